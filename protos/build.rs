@@ -1,0 +1,11 @@
+//! Compiles the `.proto` files with protox, so that no `protoc` is needed on the machine.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["outrider/worker/v1/worker.proto", "inference/grpc_predict_v2.proto"];
+    for file in files {
+        println!("cargo:rerun-if-changed=proto/{file}");
+    }
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

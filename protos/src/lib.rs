@@ -1,0 +1,17 @@
+//! The wire contracts: `worker.v1`, our one window in the wall between sidecar and worker, and the foreign ones.
+//!
+//! Generated code and nothing else. The `.proto` files beside this crate are the documentation.
+
+/// Ours: what the sidecar and the worker say to each other.
+pub mod worker {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("outrider.worker.v1");
+    }
+}
+
+/// The Open Inference Protocol (KServe V2) over gRPC.
+#[allow(missing_docs, clippy::all)]
+pub mod inference {
+    tonic::include_proto!("inference");
+}

@@ -1,0 +1,188 @@
+//! Every refusal the sidecar can utter, one enum classed by whose fault it is, and one table that says what each means.
+//!
+//! A stage returns an [`Error`]; [`Error::verdict`] gives status, label and public words; the dialect gives the body.
+//! Public words help the caller mend the request, and never help a stranger guess.
+
+use std::time::Duration;
+
+/// Why a request was refused or an answer was cut short.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    // ------------------------------------------------------------------------------------------ the caller's fault
+    /// The request can never succeed as it is. `param` names the field, where there is one.
+    #[error("{message}")]
+    Invalid { message: String, param: Option<String> },
+    #[error("no such path: {method} {path}")]
+    UnknownPath { method: String, path: String },
+    #[error("{method} is not allowed here; use {allowed}")]
+    MethodNotAllowed { method: String, allowed: &'static str },
+    #[error("the model `{model}` does not exist; this server has: {known}")]
+    UnknownModel { model: String, known: String },
+    /// The model is there but does other work.
+    #[error("the model `{model}` cannot {task}")]
+    WrongTask { model: String, task: &'static str },
+    #[error("the request body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    #[error("content-type `{got}` is not supported here; send {want}")]
+    UnsupportedMediaType { got: String, want: &'static str },
+    /// Part of the dialect that this server does not speak.
+    #[error("{feature} is not supported")]
+    Unsupported { feature: String },
+    #[error("the request body did not arrive within {seconds} s")]
+    BodyTimeout { seconds: u64 },
+    /// The caller went away; nobody hears this verdict, but log and metrics keep it.
+    #[error("the caller left")]
+    CallerLeft,
+
+    // ------------------------------------------------------------------------------------------------- not allowed
+    /// No credential, or none this server takes.
+    #[error("a bearer credential is required")]
+    CredentialMissing,
+    /// `reason` is for the log and the metric; the caller is told only that the credential is not accepted.
+    #[error("the credential is not accepted: {reason}")]
+    CredentialRefused { reason: &'static str },
+    #[error("not allowed: {reason}")]
+    Forbidden { reason: &'static str },
+
+    // ----------------------------------------------------------------------------------------------- not right now
+    #[error("the queue is full: {waiting} requests are waiting")]
+    QueueFull { waiting: usize, retry_after: Duration },
+    #[error("the queue holds {bytes} bytes of requests, which is its limit")]
+    QueueBytesFull { bytes: usize, retry_after: Duration },
+    #[error("the request waited {} s in the queue and was not reached", waited.as_secs())]
+    QueueTimeout { waited: Duration },
+    #[error("the server is draining")]
+    Draining,
+    /// The worker could not be started; everybody who waited is told once.
+    #[error("the worker did not start: {reason}")]
+    WakeFailed { reason: String, retry_after: Duration },
+
+    // ------------------------------------------------------------------------------------------------ our own fault
+    /// The worker said no: a gRPC code and its words.
+    #[error("{message}")]
+    Worker { code: i32, message: String },
+    /// The worker went away before it had started on this request, and so did the one after it.
+    #[error("the worker went away before it started on this request")]
+    WorkerGone,
+    /// The worker went away in the middle of the answer.
+    #[error("the worker went away in the middle of the answer")]
+    WorkerLost,
+    #[error("the worker's answer makes no sense: {reason}")]
+    WorkerNonsense { reason: String },
+}
+
+/// gRPC status codes, by number (`grpc/doc/statuscodes.md`).
+pub mod grpc {
+    pub const CANCELLED: i32 = 1;
+    pub const INVALID_ARGUMENT: i32 = 3;
+    pub const DEADLINE_EXCEEDED: i32 = 4;
+    pub const NOT_FOUND: i32 = 5;
+    pub const PERMISSION_DENIED: i32 = 7;
+    pub const RESOURCE_EXHAUSTED: i32 = 8;
+    pub const FAILED_PRECONDITION: i32 = 9;
+    pub const UNIMPLEMENTED: i32 = 12;
+    pub const INTERNAL: i32 = 13;
+    pub const UNAVAILABLE: i32 = 14;
+    pub const UNAUTHENTICATED: i32 = 16;
+}
+
+/// What a refusal means to the outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// HTTP status.
+    pub status: u16,
+    /// gRPC status code.
+    pub grpc: i32,
+    /// For metrics and logs: one of a closed set.
+    pub label: &'static str,
+    /// When to come again.
+    pub retry_after: Option<Duration>,
+    /// For the caller.
+    pub words: String,
+    /// The field at fault, where there is one.
+    pub param: Option<String>,
+    /// Which part of the server refused: `request`, `auth`, `admission`, `worker`.
+    pub part: &'static str,
+}
+
+impl Error {
+    /// A request that can never succeed, with no field to blame.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into(), param: None }
+    }
+
+    /// A request that can never succeed because of this field.
+    pub fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into(), param: Some(param.into()) }
+    }
+
+    /// THE table.
+    pub fn verdict(&self) -> Verdict {
+        use Error::*;
+        let (status, grpc, label, part) = match self {
+            Invalid { .. } => (400, grpc::INVALID_ARGUMENT, "invalid", "request"),
+            UnknownPath { .. } => (404, grpc::UNIMPLEMENTED, "unknown_path", "request"),
+            MethodNotAllowed { .. } => (405, grpc::UNIMPLEMENTED, "method_not_allowed", "request"),
+            UnknownModel { .. } => (404, grpc::NOT_FOUND, "unknown_model", "request"),
+            WrongTask { .. } => (400, grpc::FAILED_PRECONDITION, "wrong_task", "request"),
+            BodyTooLarge { .. } => (413, grpc::RESOURCE_EXHAUSTED, "body_too_large", "request"),
+            UnsupportedMediaType { .. } => (415, grpc::INVALID_ARGUMENT, "unsupported_media_type", "request"),
+            Unsupported { .. } => (400, grpc::UNIMPLEMENTED, "unsupported", "request"),
+            BodyTimeout { .. } => (408, grpc::DEADLINE_EXCEEDED, "body_timeout", "request"),
+            CallerLeft => (499, grpc::CANCELLED, "caller_left", "request"),
+            CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
+            CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),
+            Forbidden { .. } => (403, grpc::PERMISSION_DENIED, "forbidden", "auth"),
+            QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
+            QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
+            QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
+            Draining => (503, grpc::UNAVAILABLE, "draining", "admission"),
+            WakeFailed { .. } => (503, grpc::UNAVAILABLE, "wake_failed", "admission"),
+            Worker { code, .. } => (worker_status(*code), *code, "worker_refused", "worker"),
+            WorkerGone => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
+            WorkerLost => (502, grpc::UNAVAILABLE, "worker_lost", "worker"),
+            WorkerNonsense { .. } => (502, grpc::INTERNAL, "worker_nonsense", "worker"),
+        };
+        Verdict { status, grpc, label, retry_after: self.retry_after(), words: self.words(), param: self.param(), part }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::QueueFull { retry_after, .. }
+            | Error::QueueBytesFull { retry_after, .. }
+            | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
+            Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            // The reason would tell a stranger which check to get past next.
+            Error::CredentialRefused { .. } => "the credential is not accepted".into(),
+            Error::Forbidden { .. } => "this caller is not allowed to do this".into(),
+            other => other.to_string(),
+        }
+    }
+
+    fn param(&self) -> Option<String> {
+        match self {
+            Error::Invalid { param, .. } => param.clone(),
+            Error::UnknownModel { .. } | Error::WrongTask { .. } => Some("model".into()),
+            _ => None,
+        }
+    }
+}
+
+/// HTTP status for a gRPC code of the worker's (as Google's API design guide maps them).
+fn worker_status(code: i32) -> u16 {
+    match code {
+        grpc::INVALID_ARGUMENT | grpc::FAILED_PRECONDITION => 400,
+        grpc::NOT_FOUND => 404,
+        grpc::RESOURCE_EXHAUSTED => 429,
+        grpc::UNIMPLEMENTED => 501,
+        grpc::UNAVAILABLE => 503,
+        grpc::DEADLINE_EXCEEDED => 504,
+        _ => 500,
+    }
+}

@@ -1,0 +1,5 @@
+//! The sidecar: who may speak, in which dialect, and when.
+
+pub mod dialects;
+pub mod error;
+pub mod message;

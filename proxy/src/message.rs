@@ -1,0 +1,46 @@
+//! What crosses the border with a caller, free of any HTTP library's session: [`Head`] in, [`Part`]s out.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version};
+
+/// A request up to its body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub method: Method,
+    /// The one canonical path: absolute, percent-decoding left as the caller sent it, no dot segments.
+    pub path: String,
+    /// What followed `?`, without it.
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    pub version: Version,
+}
+
+impl Head {
+    /// A header as text, if it is there once or more and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// A piece of an answer, in order: one `Head`, any number of `Body`, one `End`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    Head {
+        status: StatusCode,
+        headers: HeaderMap,
+    },
+    Body(Bytes),
+    /// The clean end, with trailers for gRPC.
+    End(Option<HeaderMap>),
+}
+
+impl Part {
+    /// A complete answer with a body of this media type.
+    pub fn whole(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Vec<Part> {
+        let body = body.into();
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+        headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+        vec![Part::Head { status, headers }, Part::Body(body), Part::End(None)]
+    }
+}

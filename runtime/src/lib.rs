@@ -1,0 +1,7 @@
+//! The worker: prompts and tensors in, tokens and tensors out.
+
+pub mod device;
+pub mod engine;
+pub mod kernels;
+pub mod tokenizer;
+pub mod weights;
