@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up; nothing asserts that it is quick.
@@ -14,7 +15,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Up {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    state: tempfile::TempDir,
+    log: PathBuf,
+    state: PathBuf,
+    /// Removes the state when the test is over, if it was made for this one start.
+    _own: Option<tempfile::TempDir>,
     env: HashMap<String, String>,
 }
 
@@ -26,17 +30,31 @@ impl Up {
 
     /// As [`Up::start`], but gives the log when it ends before it is ready.
     pub fn try_start(arguments: &[&str]) -> Result<Up, String> {
-        let state = tempfile::tempdir().expect("a temporary folder");
-        let log = std::fs::File::create(state.path().join("stderr.log")).expect("a log file");
+        let own = tempfile::tempdir().expect("a temporary folder");
+        let mut up = Self::try_start_in(own.path(), arguments)?;
+        up._own = Some(own);
+        Ok(up)
+    }
+
+    /// As [`Up::start`], with a state dir that outlives it.
+    pub fn start_in(state: &Path, arguments: &[&str]) -> Up {
+        Self::try_start_in(state, arguments).unwrap_or_else(|log| panic!("`outrider up` did not get ready:\n{log}"))
+    }
+
+    /// As [`Up::try_start`], with a state dir that outlives it.
+    pub fn try_start_in(state: &Path, arguments: &[&str]) -> Result<Up, String> {
+        static STARTS: AtomicUsize = AtomicUsize::new(0);
+        let log = state.join(format!("stderr-{}.log", STARTS.fetch_add(1, Relaxed)));
+        let stderr = std::fs::File::create(&log).expect("a log file");
         let mut child = Command::new(binary("outrider"))
             .arg("up")
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--device", "cpu"])
             .arg("--state-dir")
-            .arg(state.path())
+            .arg(state)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .expect("outrider can be run");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -45,11 +63,11 @@ impl Up {
             line.clear();
             if stdout.read_line(&mut line).expect("stdout can be read") == 0 {
                 let _ = child.wait();
-                return Err(std::fs::read_to_string(state.path().join("stderr.log")).unwrap_or_default());
+                return Err(std::fs::read_to_string(log).unwrap_or_default());
             }
         }
-        let env = read_env(&state.path().join("client.env"));
-        Ok(Up { child, stdout, state, env })
+        let env = read_env(&state.join("client.env"));
+        Ok(Up { child, stdout, log, state: state.to_path_buf(), _own: None, env })
     }
 
     /// With SmolLM2 as `smollm2` and MiniLM as `minilm`.
@@ -70,7 +88,7 @@ impl Up {
     }
 
     pub fn state_dir(&self) -> &Path {
-        self.state.path()
+        &self.state
     }
 
     pub fn url(&self) -> &str {
@@ -96,7 +114,7 @@ impl Up {
 
     /// Everything logged so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.state.path().join("stderr.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Process ids of its children: the worker, if one is awake.
