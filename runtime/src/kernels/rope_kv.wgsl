@@ -1,4 +1,4 @@
-// Rotates q in place; stores rotated k, and v, in the slot of each row. One invocation for a pair of elements of a head.
+// Rotates q and k in place; stores k and v in the slot of each row. One invocation for a pair of elements of a head.
 
 struct Params {
     qkv: u32,
@@ -18,14 +18,17 @@ struct Params {
 @group(1) @binding(1) var<storage, read_write> values: array<f32>;
 
 fn store(row: u32, head: u32, element: u32, value: f32) {
+    let turned = p.heads + p.kv_heads;
+    if head < turned {
+        arena[p.qkv + (row * (turned + p.kv_heads) + head) * p.head_dim + element] = value;
+    }
     if head < p.heads {
-        arena[p.qkv + (row * (p.heads + 2u * p.kv_heads) + head) * p.head_dim + element] = value;
         return;
     }
     let slot = inputs[p.slots + row];
     let kv_head = (head - p.heads) % p.kv_heads;
     let line = (slot / p.block_tokens * p.kv_heads + kv_head) * p.block_tokens + slot % p.block_tokens;
-    if head < p.heads + p.kv_heads {
+    if head < turned {
         keys[line * p.head_dim + element] = value;
     } else {
         values[line * p.head_dim + element] = value;

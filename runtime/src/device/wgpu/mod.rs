@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wgpu::{BindGroup, Buffer, BufferDescriptor, BufferUsages, PollType, Queue};
 
@@ -41,7 +41,7 @@ pub struct WgpuDevice {
     device: wgpu::Device,
     queue: Queue,
     faults: Faults,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     /// Most bytes of one binding, and of a shard of a weight.
     binding_bytes_max: u64,
     shard_bytes_max: u64,
@@ -75,11 +75,6 @@ impl WgpuDevice {
     /// A software adapter is opened only when named. Errors: `NoAdapter` lists what was found; `Lost` says why the
     /// driver refused.
     pub fn open(selector: Option<&str>) -> Result<WgpuDevice, DeviceError> {
-        WgpuDevice::open_with(selector, u64::MAX)
-    }
-
-    /// As [`WgpuDevice::open`], with shards of a weight no larger than `shard_bytes_max`.
-    pub fn open_with(selector: Option<&str>, shard_bytes_max: u64) -> Result<WgpuDevice, DeviceError> {
         let adapter = adapter::select(selector)?;
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let opened = adapter::ready(adapter.request_device(&wgpu::DeviceDescriptor {
@@ -94,7 +89,7 @@ impl WgpuDevice {
         // Offsets inside a binding are 32-bit byte offsets on some backends.
         let binding_bytes_max =
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(u64::from(u32::MAX)) / 16 * 16;
-        let pipelines = Pipelines::new(&device);
+        let pipelines = Arc::new(Pipelines::new(&device));
         let nothing = device.create_buffer(&BufferDescriptor {
             label: Some("nothing"),
             size: 16,
@@ -109,10 +104,26 @@ impl WgpuDevice {
             faults,
             pipelines,
             binding_bytes_max,
-            shard_bytes_max: shard_bytes_max.min(binding_bytes_max),
+            shard_bytes_max: binding_bytes_max,
             nothing,
             state: Mutex::default(),
         })
+    }
+
+    /// The same device and pipelines, holding nothing, with small shards: what a binding limit does is tested by it.
+    #[cfg(test)]
+    fn with_shards_of(&self, bytes: u64) -> WgpuDevice {
+        WgpuDevice {
+            name: self.name.clone(),
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            faults: self.faults.clone(),
+            pipelines: self.pipelines.clone(),
+            binding_bytes_max: self.binding_bytes_max,
+            shard_bytes_max: bytes,
+            nothing: self.nothing.clone(),
+            state: Mutex::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

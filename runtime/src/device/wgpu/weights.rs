@@ -96,8 +96,9 @@ impl Uploader<'_> {
             self.segment(&segment, &mut weight.shards)?;
             row_first += segment.rows();
         }
-        let small = rows == 1 || cols == 1 || rows * cols <= VECTOR_ELEMENTS_MAX;
-        if small && weight.vector().is_none() {
+        let small = rows == 1 || cols == 1 || rows.saturating_mul(cols) <= VECTOR_ELEMENTS_MAX;
+        let bound = (rows as u64 * cols as u64).saturating_mul(4) <= self.shard_bytes_max;
+        if small && bound && weight.vector().is_none() {
             weight.flat = Some(self.flat(parts, rows * cols)?);
         }
         Ok(weight)
@@ -128,9 +129,6 @@ impl Uploader<'_> {
 
     fn flat(&self, parts: &[TensorView<'_>], elements: usize) -> Result<Buffer, DeviceError> {
         let size = (elements * 4) as u64;
-        if size > self.shard_bytes_max {
-            return Err(refused(parts[0].name, format!("a vector of {size} bytes is over the device's binding limit")));
-        }
         let mut decoded = vec![0.0; elements];
         let mut rest = decoded.as_mut_slice();
         for part in parts {
