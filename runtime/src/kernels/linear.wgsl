@@ -2,7 +2,8 @@
 //
 // 16 lanes share an output element: lane j takes the units (8 elements) j, j + 16, … of the row in order, and the 16
 // sums are added in the order of the lanes. Every tile has this one order, so a row's result depends neither on the
-// number of rows nor on the tile. A line that names $r or $t stands once for each row of the weight, or of x, in the tile.
+// number of rows nor on the tile. A line that names $r or $t stands once for each row of the weight, or of x, in the
+// tile. One of the two sections at the end says how x is read and out written.
 
 struct Params {
     x: u32,
@@ -22,33 +23,9 @@ const GROUPS: u32 = 4u;
 // One word of padding, so that the 16 sums of neighbouring elements lie in different banks.
 const STRIDE: u32 = K_LANES + 1u;
 
-@group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
 @group(1) @binding(1) var<storage, read> bias: array<f32>;
 
 var<workgroup> partial: array<f32, GROUPS * TILE_ROWS * TILE_M * STRIDE>;
-
-fn scalar(at: u32) -> f32 {
-    return arena[at / 4u][at % 4u];
-}
-
-fn scalar_within(row: u32, at: u32) -> f32 {
-    return select(0.0, scalar(row + min(at, p.cols - 1u)), at < p.cols);
-}
-
-fn load(row: u32, unit: u32) -> Eight {
-    let at = 8u * unit;
-    if (p.cols & 7u) == 0u {
-        return Eight(arena[(row + at) / 4u], arena[(row + at) / 4u + 1u]);
-    }
-    return Eight(
-        vec4<f32>(
-            scalar_within(row, at), scalar_within(row, at + 1u), scalar_within(row, at + 2u), scalar_within(row, at + 3u)
-        ),
-        vec4<f32>(
-            scalar_within(row, at + 4u), scalar_within(row, at + 5u), scalar_within(row, at + 6u), scalar_within(row, at + 7u)
-        ),
-    );
-}
 
 fn accumulate(sum: f32, v: Eight, x: Eight) -> f32 {
     var s = fma(v.a.x, x.a.x, sum);
@@ -79,20 +56,77 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let mine = group * TILE_ROWS * TILE_M;
     partial[(mine + $ru * TILE_M + $tu) * STRIDE + k_lane] = sum_$r_$t;
     workgroupBarrier();
-    for (var element = lane; element < GROUPS * TILE_ROWS * TILE_M; element += 64u) {
-        let row = rows_first + element / TILE_M;
-        let m = m_first + element % TILE_M;
-        if row < p.rows && m < p.m {
-            var sum = 0.0;
-            for (var j = 0u; j < K_LANES; j += 1u) {
-                sum += partial[element * STRIDE + j];
-            }
-            let column = p.row_first + row;
-            if p.has_bias != 0u {
-                sum += bias[column];
-            }
-            let at = p.out + m * p.out_cols + column;
-            arena[at / 4u][at % 4u] = activate(p.activation, sum);
+    // Four neighbouring elements of a row of `out` by one lane.
+    for (var quad = lane; quad < GROUPS * TILE_ROWS / 4u * TILE_M; quad += 64u) {
+        let row = 4u * (quad / TILE_M);
+        let m = m_first + quad % TILE_M;
+        if rows_first + row < p.rows && m < p.m {
+            let at = row * TILE_M + quad % TILE_M;
+            let column = p.row_first + rows_first + row;
+            let sums = vec4<f32>(
+                finish(at, column),
+                finish(at + TILE_M, column + 1u),
+                finish(at + 2u * TILE_M, column + 2u),
+                finish(at + 3u * TILE_M, column + 3u),
+            );
+            store(p.out + m * p.out_cols + column, p.rows - rows_first - row, sums);
         }
+    }
+}
+
+// The sum of an element's 16 parts, its bias and its activation. Beyond the last row it is computed and not stored.
+fn finish(element: u32, column: u32) -> f32 {
+    var sum = 0.0;
+    for (var j = 0u; j < K_LANES; j += 1u) {
+        sum += partial[element * STRIDE + j];
+    }
+    if p.has_bias != 0u {
+        sum += bias[min(column, p.out_cols - 1u)];
+    }
+    return activate(p.activation, sum);
+}
+
+//: Quads
+// Columns of x are a multiple of 8; rows of the shard, columns of out and where they begin are multiples of 4.
+// A store to one component may write the whole vector, so that other elements of a vector are never another lane's.
+
+@group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
+
+fn load(row: u32, unit: u32) -> Eight {
+    let at = (row + 8u * unit) / 4u;
+    return Eight(arena[at], arena[at + 1u]);
+}
+
+fn store(at: u32, count: u32, sums: vec4<f32>) {
+    arena[at / 4u] = sums;
+}
+
+//: Scalars
+// Any shape.
+
+@group(0) @binding(0) var<storage, read_write> arena: array<f32>;
+
+fn within(row: u32, at: u32) -> f32 {
+    return select(0.0, arena[row + min(at, p.cols - 1u)], at < p.cols);
+}
+
+fn load(row: u32, unit: u32) -> Eight {
+    let at = 8u * unit;
+    return Eight(
+        vec4<f32>(within(row, at), within(row, at + 1u), within(row, at + 2u), within(row, at + 3u)),
+        vec4<f32>(within(row, at + 4u), within(row, at + 5u), within(row, at + 6u), within(row, at + 7u)),
+    );
+}
+
+fn store(at: u32, count: u32, sums: vec4<f32>) {
+    arena[at] = sums.x;
+    if count > 1u {
+        arena[at + 1u] = sums.y;
+    }
+    if count > 2u {
+        arena[at + 2u] = sums.z;
+    }
+    if count > 3u {
+        arena[at + 3u] = sums.w;
     }
 }

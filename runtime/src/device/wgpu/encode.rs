@@ -4,8 +4,8 @@
 
 use super::arena::Plan;
 use super::kv::Cache;
-use super::pipelines::{Kernel, PARAM_WORDS, Tile};
-use super::weights::Weight;
+use super::pipelines::{Access, Kernel, PARAM_WORDS, Tile};
+use super::weights::{Shard, Weight};
 use crate::device::{
     Activation, DeviceError, HeadShape, IndexId, KvId, Op, Pooling, Program, RopeStyle, Shape, ValueId, WeightId,
 };
@@ -14,6 +14,8 @@ use crate::device::{
 const LINE: usize = 65535;
 /// Rows of x up to which a linear layer runs one row to a workgroup: a tile of eight would be mostly empty.
 const VECTOR_M_MAX: usize = 2;
+/// Rows of x up to which a linear layer has few rows of the weight in a workgroup, to have more workgroups.
+const BATCH_M_MAX: usize = 16;
 /// Elements a head may have: `HEAD_DIM_MAX` of `attention.wgsl`.
 const HEAD_DIM_MAX: usize = 256;
 
@@ -100,6 +102,12 @@ fn activation_number(activation: Activation) -> u32 {
         Activation::Relu => 4,
         Activation::Tanh => 5,
     }
+}
+
+/// Vectors of four where every vector of x and out is one lane's. By the weight alone, never by the batch.
+fn access(weight: &Weight, shard: &Shard) -> Access {
+    let quads = [weight.shape.rows, shard.row_first, shard.rows].iter().all(|n| n % 4 == 0);
+    if quads && weight.shape.cols % 8 == 0 { Access::Quads } else { Access::Scalars }
 }
 
 impl<'a> Recorder<'a> {
@@ -223,7 +231,11 @@ impl<'a> Recorder<'a> {
         bias.map_or(Ok(()), |bias| self.vector(bias))?;
         let (x, Shape { rows: m, cols }) = self.value(x);
         let packed = self.weight(weight);
-        let tile = if m <= VECTOR_M_MAX { Tile::Vector } else { Tile::Matrix };
+        let tile = match m {
+            0..=VECTOR_M_MAX => Tile::Vector,
+            ..=BATCH_M_MAX => Tile::Batch,
+            _ => Tile::Matrix,
+        };
         let lines = m.div_ceil(tile.m() as usize);
         if lines > LINE {
             return Err(format!("{m} rows are too many for one linear layer"));
@@ -235,7 +247,8 @@ impl<'a> Recorder<'a> {
             let params = [&[x, self.at(out)][..], &extents, &rows, &tail].concat();
             let group = GroupKey::Weight { weight, shard: at, bias };
             let workgroups = [shard.rows.div_ceil(tile.workgroup_rows() as usize) as u32, lines as u32, 1];
-            self.launch_grid(Kernel::Linear(shard.element, tile), Some(group), &params, workgroups);
+            let kernel = Kernel::Linear(shard.element, tile, access(packed, shard));
+            self.launch_grid(kernel, Some(group), &params, workgroups);
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub(super) const PARAM_WORDS: usize = 16;
 pub(super) enum Tile {
     /// 1 × 1: decode, where reading the weight is everything.
     Vector,
+    /// 1 × 8: a batch of decodes; each weight is read once, and there are as many workgroups as for one.
+    Batch,
     /// 4 × 8: each decoded weight serves eight rows of x.
     Matrix,
 }
@@ -40,7 +42,7 @@ impl Tile {
 
     fn rows(self) -> u32 {
         match self {
-            Tile::Vector => 1,
+            Tile::Vector | Tile::Batch => 1,
             Tile::Matrix => 4,
         }
     }
@@ -49,7 +51,7 @@ impl Tile {
     pub(super) fn m(self) -> u32 {
         match self {
             Tile::Vector => 1,
-            Tile::Matrix => 8,
+            Tile::Batch | Tile::Matrix => 8,
         }
     }
 
@@ -57,6 +59,13 @@ impl Tile {
     pub(super) fn workgroup_rows(self) -> u32 {
         Tile::GROUPS * self.rows()
     }
+}
+
+/// How a linear kernel reads x and writes out: a section of `linear.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    Quads,
+    Scalars,
 }
 
 /// One compiled shader.
@@ -68,7 +77,7 @@ pub(super) enum Kernel {
     GatedActivation,
     L2Normalize,
     LayerNorm,
-    Linear(ElementType, Tile),
+    Linear(ElementType, Tile, Access),
     PagedAttention,
     Pool,
     RmsNorm,
@@ -87,9 +96,11 @@ impl Kernel {
     /// Every variant there is.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Kernel> {
-        let typed = |element| {
-            [Kernel::Embed(element), Kernel::Linear(element, Tile::Vector), Kernel::Linear(element, Tile::Matrix)]
+        let linear = |element| {
+            let tiles = [Tile::Vector, Tile::Batch, Tile::Matrix];
+            tiles.map(|tile| [Access::Quads, Access::Scalars].map(|access| Kernel::Linear(element, tile, access)))
         };
+        let typed = move |element| linear(element).into_iter().flatten().chain([Kernel::Embed(element)]);
         let plain = [
             Kernel::EncoderAttention,
             Kernel::Gather,
@@ -115,20 +126,25 @@ impl Kernel {
     /// The whole WGSL of the variant.
     pub(super) fn source(self) -> String {
         let parts: &[&str] = match self {
-            Kernel::Embed(element) => &[&unpack(element), kernel!("embed")],
+            Kernel::Embed(element) => &[&section(UNPACK, element.name()), kernel!("embed")],
             Kernel::EncoderAttention => &[kernel!("encoder_attention"), ATTENTION],
             Kernel::Gather => &[kernel!("gather")],
             Kernel::GatedActivation => &[ACTIVATION, kernel!("gated_activation")],
             Kernel::L2Normalize => &[ROW, kernel!("l2_normalize")],
             Kernel::LayerNorm => &[ROW, kernel!("layer_norm")],
-            Kernel::Linear(element, tile) => &[&tile_constants(tile), &unpack(element), ACTIVATION, kernel!("linear")],
+            Kernel::Linear(element, tile, access) => &[
+                &tile_constants(tile),
+                &section(UNPACK, element.name()),
+                ACTIVATION,
+                &section(kernel!("linear"), &format!("{access:?}")),
+            ],
             Kernel::PagedAttention => &[kernel!("paged_attention"), ATTENTION],
             Kernel::Pool => &[kernel!("pool")],
             Kernel::RmsNorm => &[ROW, kernel!("rms_norm")],
             Kernel::RopeKv => &[kernel!("rope_kv")],
         };
         let (rows, m) = match self {
-            Kernel::Linear(_, tile) => (tile.rows(), tile.m()),
+            Kernel::Linear(_, tile, _) => (tile.rows(), tile.m()),
             _ => (1, 1),
         };
         let source = BINDINGS.to_owned() + &parts.concat();
@@ -141,13 +157,13 @@ fn tile_constants(tile: Tile) -> String {
     format!("const TILE_ROWS: u32 = {}u;\nconst TILE_M: u32 = {}u;\n", tile.rows(), tile.m())
 }
 
-/// The shared part of `unpack.wgsl` and the section of one element type.
-fn unpack(element: ElementType) -> String {
-    let mut sections = UNPACK.split("//: ");
+/// What all variants of a source share, and its section of this name.
+fn section(source: &str, name: &str) -> String {
+    let mut sections = source.split("//: ");
     let shared = sections.next().unwrap_or_default();
     let section = sections
-        .find_map(|section| section.split_once('\n').filter(|(name, _)| *name == element.name()))
-        .expect("a test compiles every element type");
+        .find_map(|section| section.split_once('\n').filter(|(found, _)| *found == name))
+        .expect("a test compiles every variant");
     shared.to_owned() + section.1
 }
 
@@ -270,7 +286,7 @@ mod tests {
     #[test]
     fn do_workgroups_fit_the_least_limits_of_webgpu() {
         // 16 KiB of workgroup memory, of which a linear tile takes 17 words for each output element.
-        for tile in [Tile::Vector, Tile::Matrix] {
+        for tile in [Tile::Vector, Tile::Batch, Tile::Matrix] {
             assert!(tile.workgroup_rows() * tile.m() * 17 * 4 <= 16 << 10, "{tile:?}");
         }
     }

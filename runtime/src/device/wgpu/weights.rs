@@ -113,7 +113,9 @@ impl Uploader<'_> {
             let most = self.shard_bytes_max;
             return Err(refused(first.name, format!("a row takes {row_bytes} bytes, the device binds at most {most}")));
         }
+        // Whole quads, which linear kernels write faster.
         let rows_max = (room as usize).min(SHARD_ROWS_MAX);
+        let rows_max = if rows_max >= 4 { rows_max / 4 * 4 } else { rows_max };
         let stored = first.element.bytes(first.cols).expect("checked: whole blocks");
         let mut rows = segment.parts.iter().flat_map(|part| part.bytes.chunks_exact(stored));
         let (mut left, mut row_first) = (segment.rows(), segment.row_first);
