@@ -6,6 +6,7 @@ pub mod check;
 pub mod program;
 pub mod reference;
 pub mod testing;
+pub mod wgpu;
 
 use crate::weights::TensorView;
 pub use program::{
