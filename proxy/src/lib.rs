@@ -1,5 +1,8 @@
 //! The sidecar: who may speak, in which dialect, and when.
 
+pub mod auth;
 pub mod dialects;
 pub mod error;
+pub mod files;
 pub mod message;
+pub mod tls;
