@@ -223,3 +223,115 @@ fn load(path: &Path) -> Result<Snapshot, String> {
     }
     Ok(Snapshot { keys, cache: Cache::new() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::issuer::Issuer;
+    use crate::auth::methods::jwt::verify;
+    use crate::auth::rsa_vectors::{MODULUS, MODULUS_1024, PS256, RS256};
+    use serde_json::{Value, json};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn set(keys: Value) -> Result<(KeySet, Vec<String>), String> {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes())
+    }
+
+    fn rsa(more: Value) -> Value {
+        let mut key = json!({"kty": "RSA", "n": MODULUS, "e": "AQAB", "kid": "r1"});
+        key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        key
+    }
+
+    fn elliptic() -> Value {
+        serde_json::from_str::<Value>(&Issuer::generate().jwks()).unwrap()["keys"][0].clone()
+    }
+
+    fn ask(token: &str, keys: &KeySet) -> Result<String, Reason> {
+        let config = crate::config::Jwt {
+            issuer: "https://issuer.test".into(),
+            audience: "outrider".into(),
+            jwks_file: PathBuf::new(),
+        };
+        verify(token, keys, &config, NOW).map(|verified| verified.subject)
+    }
+
+    #[test]
+    fn which_rsa_signatures_a_key_may_verify() {
+        let cases = [
+            (json!({}), [Ok("ada".to_owned()), Ok("ada".to_owned())]),
+            (json!({"alg": "RS256"}), [Ok("ada".into()), Err(Reason::Algorithm)]),
+            (json!({"alg": "PS256", "use": "sig"}), [Err(Reason::Algorithm), Ok("ada".into())]),
+            (json!({"kid": "r2"}), [Err(Reason::UnknownKey), Err(Reason::UnknownKey)]),
+        ];
+        for (more, expected) in cases {
+            let (keys, _) = set(json!([rsa(more.clone())])).unwrap();
+            assert_eq!([ask(RS256, &keys), ask(PS256, &keys)], expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn is_ed25519_taken() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+        let (keys, _) = set(json!([{"kty": "OKP", "crv": "Ed25519", "x": x}])).unwrap();
+        let signing = jsonwebtoken::EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let claims = json!({"iss": "https://issuer.test", "sub": "ada", "aud": "outrider", "exp": NOW + 60});
+        let header = jsonwebtoken::Header::new(Algorithm::EdDSA);
+        let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+        assert_eq!(ask(&token, &keys), Ok("ada".into()));
+    }
+
+    #[test]
+    fn is_es384_taken() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let (x, y) = pair.public_key_raw()[1..].split_at(48);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let (keys, _) = set(json!([{"kty": "EC", "crv": "P-384", "x": x, "y": y}])).unwrap();
+        let signing = jsonwebtoken::EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let claims = json!({"iss": "https://issuer.test", "sub": "ada", "aud": "outrider", "exp": NOW + 60});
+        let header = jsonwebtoken::Header::new(Algorithm::ES384);
+        let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+        assert_eq!(ask(&token, &keys), Ok("ada".into()));
+    }
+
+    #[test]
+    fn which_keys_are_not_used_and_why() {
+        let good = elliptic();
+        let cases = [
+            (json!({"kty": "oct", "k": "c2VjcmV0"}), "symmetric"),
+            (rsa(json!({"use": "enc"})), "use"),
+            (rsa(json!({"key_ops": ["encrypt"]})), "key_ops"),
+            (rsa(json!({"alg": "RS512"})), "RS512"),
+            (rsa(json!({"alg": "HS256"})), "HS256"),
+            (rsa(json!({"n": MODULUS_1024})), "1024 bits"),
+            (rsa(json!({"n": "***"})), "base64url"),
+            (json!({"kty": "RSA", "e": "AQAB"}), "`n` is missing"),
+            (json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}), "P-521"),
+            (json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "32 bytes"),
+            (json!({"kty": "OKP", "crv": "X25519", "x": "AA"}), "X25519"),
+            (json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"}), "32 bytes"),
+            (json!({"kid": "x"}), "kty"),
+            (json!("text"), "string"),
+            (good.clone(), "same `kid`"),
+        ];
+        for (key, words) in cases {
+            let (keys, skipped) = set(json!([good, key])).unwrap();
+            assert_eq!((keys.keys.len(), skipped.len()), (1, 1), "{key}");
+            assert!(skipped[0].starts_with("keys[1]: ") && skipped[0].contains(words), "{}", skipped[0]);
+        }
+        for nothing in [json!([]), json!([{"kty": "oct", "k": "AA"}]), json!({}), json!(vec![good.clone(); 200])] {
+            assert!(set(nothing).is_err());
+        }
+    }
+
+    #[test]
+    fn which_key_is_meant_without_a_key_id() {
+        let (keys, _) = set(json!([elliptic(), rsa(json!({"alg": "RS256"}))])).unwrap();
+        assert!(keys.find(None, Algorithm::ES256).is_ok() && keys.find(None, Algorithm::RS256).is_ok());
+        assert_eq!(keys.find(None, Algorithm::EdDSA).err(), Some(Reason::Algorithm));
+        let (keys, _) = set(json!([elliptic(), elliptic()])).unwrap();
+        assert_eq!(keys.find(None, Algorithm::ES256).err(), Some(Reason::UnknownKey), "either could be meant");
+    }
+}

@@ -9,11 +9,11 @@ pub mod issuer;
 pub mod jwks;
 pub mod methods;
 
+use crate::config;
 use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
-use methods::{METHODS, Method, Presented};
-use std::path::PathBuf;
+use methods::{Method, Presented};
 use std::sync::Arc;
 
 /// Why a credential was refused: the closed set of labels for logs and metrics. Callers are told none of it.
@@ -61,26 +61,6 @@ impl From<Reason> for Error {
     }
 }
 
-/// How callers may prove who they are; the order is the order of trial.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MethodConfig {
-    Jwt(JwtConfig),
-    /// The client certificate alone is the credential.
-    Mtls,
-    /// Whoever shows no credential is let in, nameless.
-    Anonymous,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct JwtConfig {
-    /// Compared with `iss`, byte for byte.
-    pub issuer: String,
-    /// One of them must be in `aud`.
-    pub audience: Vec<String>,
-    /// A JSON Web Key Set (RFC 7517), reread when it changes.
-    pub jwks_file: PathBuf,
-}
-
 /// A setting that cannot be honoured, with its place below `auth.methods`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{path}: {message}")]
@@ -97,7 +77,7 @@ pub struct Identity {
     pub subject: String,
     /// `iss` of a JWT, the trust domain of a peer, else empty.
     pub issuer: String,
-    /// Which entry of [`METHODS`] knew the caller.
+    /// Which entry of [`METHODS`](methods::METHODS) knew the caller.
     pub method: &'static str,
     /// All claims of a JWT, else an empty object.
     pub claims: Arc<serde_json::Value>,
@@ -126,7 +106,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Opens every method: reads key sets, so that a missing one stops the start and not the first caller.
-    pub fn from_config(configs: &[MethodConfig]) -> Result<Authenticator, ConfigProblem> {
+    pub fn from_config(configs: &[config::Method]) -> Result<Authenticator, ConfigProblem> {
         if configs.is_empty() {
             return Err(ConfigProblem {
                 path: "auth.methods".into(),
@@ -135,10 +115,7 @@ impl Authenticator {
         }
         let mut methods = Vec::with_capacity(configs.len());
         for (index, config) in configs.iter().enumerate() {
-            let kind = METHODS
-                .iter()
-                .find(|kind| kind.name == config.name())
-                .expect("every variant of MethodConfig has its line in METHODS: tested");
+            let kind = methods::kind(config);
             methods.push((kind.open)(config).map_err(|problem| ConfigProblem {
                 path: format!("auth.methods[{index}].{}{}", kind.name, problem.path),
                 message: problem.message,
@@ -172,3 +149,8 @@ impl Authenticator {
         Ok(Authorized { identity })
     }
 }
+
+#[cfg(test)]
+mod rsa_vectors;
+#[cfg(test)]
+mod tests;

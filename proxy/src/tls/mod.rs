@@ -9,3 +9,6 @@ pub mod verify;
 
 pub use identity::{Peer, SpiffeId, peer_of};
 pub use verify::{Material, MaterialError, Mode, handshake_reason, provider, server_config};
+
+#[cfg(test)]
+mod tests;

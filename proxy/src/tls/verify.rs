@@ -93,6 +93,13 @@ impl Material {
         &self.trust_domain
     }
 
+    /// Whether our own chain leads to our own bundle at this moment: a label of [`HANDSHAKE_REASONS`] if not.
+    pub fn verify_own(&self, now_unix: u64) -> Result<(), &'static str> {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_unix));
+        let (leaf, rest) = self.certified.cert.split_first().expect("`new` refuses an empty chain");
+        self.clients.verify_client_cert(leaf, rest, now).map(|_| ()).map_err(|error| label_of(&error))
+    }
+
     /// When our own certificate ends, seconds since 1970: for a gauge, and for a warning in time.
     pub fn not_after_unix(&self) -> i64 {
         self.not_after_unix

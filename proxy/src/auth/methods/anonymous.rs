@@ -1,14 +1,15 @@
 //! Everybody may enter, nameless. Never forgives a credential that another method refused.
 
 use super::{Method, Presented};
-use crate::auth::{ConfigProblem, Identity, MethodConfig, Reason};
+use crate::auth::{ConfigProblem, Identity, Reason};
+use crate::config;
 use std::sync::Arc;
 
 pub const NAME: &str = "anonymous";
 
 struct Anonymous;
 
-pub fn open(_: &MethodConfig) -> Result<Box<dyn Method>, ConfigProblem> {
+pub fn open(_: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
     Ok(Box::new(Anonymous))
 }
 

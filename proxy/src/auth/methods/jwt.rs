@@ -6,7 +6,8 @@
 use super::{Method, Presented};
 use crate::auth::credential::{self, CREDENTIAL_BYTES_MAX};
 use crate::auth::jwks::{JwksFile, KeySet};
-use crate::auth::{ConfigProblem, Identity, JwtConfig, MethodConfig, Reason};
+use crate::auth::{ConfigProblem, Identity, Reason};
+use crate::config;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -20,17 +21,17 @@ pub const NAME: &str = "jwt";
 pub const LEEWAY_SECONDS: u64 = 30;
 
 struct Jwt {
-    config: JwtConfig,
+    config: config::Jwt,
     keys: JwksFile,
 }
 
-pub fn open(config: &MethodConfig) -> Result<Box<dyn Method>, ConfigProblem> {
-    let MethodConfig::Jwt(config) = config else { unreachable!("METHODS pairs this with MethodConfig::Jwt") };
+pub fn open(config: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
+    let config::Method::Jwt(config) = config else { unreachable!("METHODS pairs this with config::Method::Jwt") };
     let problem = |path: &str, message: &str| Err(ConfigProblem { path: path.into(), message: message.into() });
     if config.issuer.is_empty() {
         return problem(".issuer", "is empty; write what the tokens carry as `iss`");
     }
-    if config.audience.is_empty() || config.audience.iter().any(String::is_empty) {
+    if config.audience.is_empty() {
         return problem(".audience", "is empty; without it a token made for another service would be taken here");
     }
     let keys = JwksFile::open(&config.jwks_file)?;
@@ -116,7 +117,7 @@ enum Audience {
 /// The whole check of one token, signature first: claims are not looked at before we know who made them.
 ///
 /// `iat` is not checked: it grants nothing, and `nbf` is the claim for "not yet".
-pub fn verify(token: &str, keys: &KeySet, config: &JwtConfig, now_unix: u64) -> Result<Verified, Reason> {
+pub fn verify(token: &str, keys: &KeySet, config: &config::Jwt, now_unix: u64) -> Result<Verified, Reason> {
     if token.len() > CREDENTIAL_BYTES_MAX {
         return Err(Reason::Malformed);
     }
@@ -140,14 +141,13 @@ pub fn verify(token: &str, keys: &KeySet, config: &JwtConfig, now_unix: u64) -> 
     check(claims, all, config, now_unix)
 }
 
-fn check(claims: Claims, all: serde_json::Value, config: &JwtConfig, now_unix: u64) -> Result<Verified, Reason> {
+fn check(claims: Claims, all: serde_json::Value, config: &config::Jwt, now_unix: u64) -> Result<Verified, Reason> {
     if claims.iss.as_deref() != Some(config.issuer.as_str()) {
         return Err(Reason::Issuer);
     }
-    let for_us = |audience: &String| config.audience.contains(audience);
     match &claims.aud {
-        Some(Audience::One(one)) if for_us(one) => {}
-        Some(Audience::Many(many)) if many.iter().any(for_us) => {}
+        Some(Audience::One(one)) if *one == config.audience => {}
+        Some(Audience::Many(many)) if many.contains(&config.audience) => {}
         _ => return Err(Reason::Audience),
     }
     // Queues and limits are kept by subject: callers without one would share a place.

@@ -4,7 +4,8 @@ mod anonymous;
 pub mod jwt;
 mod mtls;
 
-use super::{ConfigProblem, Identity, MethodConfig, Reason};
+use super::{ConfigProblem, Identity, Reason};
+use crate::config;
 use crate::message::Head;
 use crate::tls::identity::Peer;
 
@@ -30,7 +31,7 @@ pub struct Kind {
     /// As in the configuration and in [`Identity::method`].
     pub name: &'static str,
     /// The problem's path is below the method's own name: `.jwks_file`, or empty.
-    pub open: fn(&MethodConfig) -> Result<Box<dyn Method>, ConfigProblem>,
+    pub open: fn(&config::Method) -> Result<Box<dyn Method>, ConfigProblem>,
 }
 
 /// All methods, sorted by name.
@@ -40,15 +41,14 @@ pub static METHODS: &[Kind] = &[
     Kind { name: mtls::NAME, open: mtls::open },
 ];
 
-impl MethodConfig {
-    /// The name of its line in [`METHODS`].
-    pub fn name(&self) -> &'static str {
-        match self {
-            MethodConfig::Anonymous => anonymous::NAME,
-            MethodConfig::Jwt(_) => jwt::NAME,
-            MethodConfig::Mtls => mtls::NAME,
-        }
-    }
+/// The line of [`METHODS`] that a setting asks for.
+pub fn kind(config: &config::Method) -> &'static Kind {
+    let name = match config {
+        config::Method::Anonymous => anonymous::NAME,
+        config::Method::Jwt(_) => jwt::NAME,
+        config::Method::Mtls => mtls::NAME,
+    };
+    METHODS.iter().find(|kind| kind.name == name).expect("every method has its line: tested")
 }
 
 #[cfg(test)]
@@ -60,6 +60,6 @@ mod tests {
         let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
         assert!(names.is_sorted());
         assert_eq!(names, ["anonymous", "jwt", "mtls"]);
-        assert_eq!((MethodConfig::Anonymous.name(), MethodConfig::Mtls.name()), ("anonymous", "mtls"));
+        assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
     }
 }

@@ -1,14 +1,15 @@
 //! The client certificate is the credential. Never looks at a header.
 
 use super::{Method, Presented};
-use crate::auth::{ConfigProblem, Identity, MethodConfig, Reason};
+use crate::auth::{ConfigProblem, Identity, Reason};
+use crate::config;
 use std::sync::Arc;
 
 pub const NAME: &str = "mtls";
 
 struct Mtls;
 
-pub fn open(_: &MethodConfig) -> Result<Box<dyn Method>, ConfigProblem> {
+pub fn open(_: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
     Ok(Box::new(Mtls))
 }
 

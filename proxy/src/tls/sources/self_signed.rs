@@ -2,7 +2,7 @@
 //!
 //! Pure: keys and certificates as PEM text in and out. Never keeps or writes a file, and never reads a clock.
 
-use crate::tls::identity::SpiffeId;
+use crate::tls::identity::{SpiffeId, peer_of};
 use crate::tls::verify::not_after_unix;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -110,6 +110,21 @@ impl Authority {
         let signed = params.signed_by(&key, &self.issuer).map_err(|error| AuthorityError::Sign(error.to_string()))?;
         Ok(Pair { certificate: signed.pem(), key: key.serialize_pem() })
     }
+}
+
+/// Whether a certificate (DER) says all that is wished, so that it need not be made anew.
+pub fn fulfils(der: &[u8], wish: &Wish) -> bool {
+    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    let has = |wanted: &dyn Fn(&GeneralName<'_>) -> bool| names.value.general_names.iter().any(wanted);
+    let octets = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    peer_of(der).as_ref() == Some(&wish.spiffe)
+        && wish.dns.iter().all(|dns| has(&|name| matches!(name, GeneralName::DNSName(it) if it == dns)))
+        && wish.ip.iter().all(|ip| has(&|name| matches!(name, GeneralName::IPAddress(it) if *it == octets(ip))))
 }
 
 fn certifies(der: &[u8], key: &KeyPair) -> bool {
