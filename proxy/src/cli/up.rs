@@ -42,7 +42,7 @@ pub struct Args {
     pub auth: Auth,
     /// The worker is stopped after so long without work; 0: never
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = idle_timeout)]
-    pub idle_timeout: Option<Duration>,
+    pub idle_timeout: MaybeNever,
     /// auto, cpu, or wgpu with part of an adapter's name: wgpu:llvmpipe
     #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = device)]
     pub device: String,
@@ -53,6 +53,9 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub queue: Option<usize>,
 }
+
+/// Of its own name, for clap takes an `Option` to mean a flag that may be left out.
+pub type MaybeNever = Option<Duration>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tls {
@@ -78,7 +81,7 @@ impl Tls {
 }
 
 /// `30s`; `0`, with or without a unit, is `None`: never.
-fn idle_timeout(text: &str) -> Result<Option<Duration>, String> {
+fn idle_timeout(text: &str) -> Result<MaybeNever, String> {
     if text == "0" {
         return Ok(None);
     }

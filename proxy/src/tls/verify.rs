@@ -125,8 +125,15 @@ pub fn not_after_unix(der: &[u8]) -> Option<i64> {
 }
 
 /// A client certificate that is not believed. The label is for logs and metrics; the alert says nothing of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct PeerRefused(&'static str);
+
+/// rustls shows errors that it does not know in their debug form: that is where [`handshake_reason`] finds the label.
+impl std::fmt::Debug for PeerRefused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
 
 impl std::fmt::Display for PeerRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
