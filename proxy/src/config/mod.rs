@@ -1,0 +1,164 @@
+//! What an operator may decide: one YAML file, read once into a [`Config`] in which nothing contradicts itself.
+//!
+//! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
+//! starts anything: `outrider check` is this module and nothing else.
+
+mod dump;
+pub mod quantity;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A configuration that makes sense. Paths are absolute or relative to the process, never to the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    /// Runtimes, each on one thread with its own accept loop.
+    pub threads: usize,
+    pub tls: Tls,
+    pub auth: Auth,
+    pub worker: Worker,
+    pub queue: Queue,
+    pub limits: Limits,
+    pub drain: Drain,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// Client certificates must carry a SPIFFE id of this trust domain. Empty with [`TlsMode::Disable`].
+    pub trust_domain: String,
+    /// Present unless the mode is [`TlsMode::Disable`].
+    pub files: Option<TlsFiles>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Plaintext, TLS without and TLS with a client certificate, all on one port.
+    Permissive,
+    /// TLS with a client certificate of the trust domain, and nothing else.
+    Strict,
+    /// Plaintext only.
+    Disable,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFiles {
+    /// The server's chain, leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The CAs that client certificates must chain to.
+    pub trust_bundle: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// Tried in order; at least one.
+    pub methods: Vec<Method>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    Jwt(Jwt),
+    /// Everybody, without a credential.
+    Anonymous,
+    /// Whoever shows a client certificate of the trust domain.
+    Mtls,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jwt {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must be or contain.
+    pub audience: String,
+    /// A JSON Web Key Set (RFC 7517 §5).
+    pub jwks_file: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// The Unix socket it serves `worker.v1` on.
+    pub socket: PathBuf,
+    /// How to start it; `None` if somebody else does, and we only connect.
+    pub command: Option<Vec<String>>,
+    /// Models it has, by the names callers use; at least one.
+    pub models: Vec<String>,
+    /// Requests it is given at once.
+    pub concurrency: usize,
+    /// Without work for so long, it is stopped. `None`: never (and always so without a command).
+    pub idle_timeout: Option<Duration>,
+    /// A start that takes longer has failed.
+    pub start_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Queue {
+    pub requests_max: usize,
+    pub bytes_max: usize,
+    pub wait_max: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub body_bytes_max: usize,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// From the first byte of a connection, or the end of the last answer on it, to the end of a head (http/1).
+    pub header_timeout: Duration,
+    /// A write to the caller that makes no progress for so long ends the exchange.
+    pub write_timeout: Duration,
+    pub handshake_timeout: Duration,
+    /// TLS handshakes in flight, over all threads.
+    pub handshakes_max: usize,
+    /// Connections, over all threads.
+    pub connections_max: usize,
+    /// Streams on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// An HTTP/2 connection without a stream for so long is closed.
+    pub idle_timeout: Duration,
+    /// After so long a connection is asked to go (GOAWAY, `connection: close`), so that rotated certificates and new
+    /// replicas are noticed. `None`: never.
+    pub connection_age_max: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// What still runs this long after SIGTERM is cut.
+    pub timeout: Duration,
+}
+
+/// Why a file is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the configuration {path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is not as it should be: {words}")]
+    Shape { path: PathBuf, words: String },
+    /// All of them at once, each with its path in the file.
+    #[error("the configuration {path} contradicts itself:\n  {}", problems.join("\n  "))]
+    Contradictions { path: PathBuf, problems: Vec<String> },
+}
+
+impl Config {
+    /// Reads and validates a file; relative paths in it are relative to the folder it is in.
+    pub fn load(path: &Path) -> Result<Config, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
+        let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Config::parse(&text, &base, path)
+    }
+
+    /// Validates a text; `base` is what relative paths are relative to, `path` only names it in errors.
+    pub fn parse(text: &str, base: &Path, path: &Path) -> Result<Config, Error> {
+        let raw: raw::Raw = serde_yaml_ng::from_str(text)
+            .map_err(|error| Error::Shape { path: path.into(), words: error.to_string() })?;
+        raw.validate(base).map_err(|problems| Error::Contradictions { path: path.into(), problems })
+    }
+}
+
+#[cfg(test)]
+mod tests;

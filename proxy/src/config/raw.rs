@@ -1,0 +1,321 @@
+//! The file's shape, its defaults, and what makes a file contradict itself.
+//!
+//! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
+
+use super::quantity::Quantity;
+use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, Tls, TlsFiles, TlsMode, Worker};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MIB: usize = 1 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    listen: Option<String>,
+    admin: Option<String>,
+    threads: Option<usize>,
+    tls: RawTls,
+    auth: RawAuth,
+    worker: RawWorker,
+    #[serde(default)]
+    queue: RawQueue,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    drain: RawDrain,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    mode: String,
+    trust_domain: Option<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    trust_bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuth {
+    methods: Vec<RawMethod>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMethod {
+    jwt: Option<RawJwt>,
+    anonymous: Option<Nothing>,
+    mtls: Option<Nothing>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawJwt {
+    issuer: String,
+    audience: String,
+    jwks_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWorker {
+    socket: PathBuf,
+    command: Option<Vec<String>>,
+    models: Vec<String>,
+    concurrency: Option<usize>,
+    idle_timeout: Option<Quantity>,
+    start_timeout: Option<Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawQueue {
+    requests_max: Option<usize>,
+    bytes_max: Option<Quantity>,
+    wait_max: Option<Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    body_bytes_max: Option<Quantity>,
+    body_timeout: Option<Quantity>,
+    header_timeout: Option<Quantity>,
+    write_timeout: Option<Quantity>,
+    handshake_timeout: Option<Quantity>,
+    handshakes_max: Option<usize>,
+    connections_max: Option<usize>,
+    streams_max: Option<u32>,
+    idle_timeout: Option<Quantity>,
+    connection_age_max: Option<Quantity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDrain {
+    timeout: Option<Quantity>,
+}
+
+/// What is wrong, each with its path in the file.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, path: &str, words: impl std::fmt::Display) {
+        self.0.push(format!("{path}: {words}"));
+    }
+
+    fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+        let Some(given) = given else { return default };
+        match given.duration() {
+            Ok(duration) if duration.is_zero() => self.add(path, "must be more than nothing"),
+            Ok(duration) => return duration,
+            Err(words) => self.add(path, words),
+        }
+        default
+    }
+
+    fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+        let Some(given) = given else { return default };
+        match given.duration_or_never() {
+            Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
+            Ok(duration) => return duration,
+            Err(words) => self.add(path, words),
+        }
+        default
+    }
+
+    fn size(&mut self, path: &str, given: &Option<Quantity>, default: usize) -> usize {
+        let Some(given) = given else { return default };
+        match given.size() {
+            Ok(0) => self.add(path, "must be more than nothing"),
+            Ok(bytes) => return bytes,
+            Err(words) => self.add(path, words),
+        }
+        default
+    }
+
+    fn count(&mut self, path: &str, given: Option<usize>, default: usize) -> usize {
+        if given == Some(0) {
+            self.add(path, "must be at least 1");
+        }
+        given.unwrap_or(default)
+    }
+
+    fn address(&mut self, path: &str, given: &Option<String>, default: &str) -> SocketAddr {
+        let text = given.as_deref().unwrap_or(default);
+        match text.parse() {
+            Ok(address) => address,
+            Err(_) => {
+                self.add(path, format!("`{text}` is no address; write `127.0.0.1:8443` or `[::]:8443`"));
+                SocketAddr::from(([127, 0, 0, 1], 0))
+            }
+        }
+    }
+}
+
+impl Raw {
+    pub fn validate(self, base: &Path) -> Result<Config, Vec<String>> {
+        let mut problems = Problems::default();
+        let p = &mut problems;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Config {
+            listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
+            // On the loopback: who can read metrics and drain the server must already be on the machine.
+            admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
+            threads: p.count("threads", self.threads, cores),
+            tls: self.tls.validate(base, p),
+            auth: self.auth.validate(base, p),
+            worker: self.worker.validate(base, p),
+            queue: self.queue.validate(p),
+            limits: self.limits.validate(p),
+            drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+        };
+        if config.listen == config.admin && config.listen.port() != 0 {
+            p.add("admin", "must not be the address of `listen`");
+        }
+        if config.queue.bytes_max < config.limits.body_bytes_max {
+            p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
+        }
+        if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+    }
+}
+
+impl RawTls {
+    fn validate(self, base: &Path, p: &mut Problems) -> Tls {
+        let mode = match self.mode.as_str() {
+            "permissive" => TlsMode::Permissive,
+            "strict" => TlsMode::Strict,
+            "disable" => TlsMode::Disable,
+            other => {
+                p.add("tls.mode", format!("`{other}` is none of permissive, strict, disable"));
+                TlsMode::Disable
+            }
+        };
+        let trust_domain = self.trust_domain.unwrap_or_default();
+        if mode == TlsMode::Disable {
+            return Tls { mode, trust_domain, files: None };
+        }
+        // SPIFFE-ID §2.1: a trust domain is lower-case letters, digits, dots, dashes and underscores.
+        let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        if trust_domain.is_empty() {
+            p.add("tls.trust_domain", "is needed, for example `outrider.local`");
+        } else if !trust_domain.bytes().all(sane) {
+            p.add("tls.trust_domain", format!("`{trust_domain}` is no SPIFFE trust domain (a-z 0-9 . - _)"));
+        }
+        let mut file = |path: &str, given: Option<PathBuf>| match given {
+            Some(given) => base.join(given),
+            None => {
+                p.add(path, "is needed unless tls.mode is `disable`");
+                PathBuf::new()
+            }
+        };
+        let certificate = file("tls.certificate", self.certificate);
+        let key = file("tls.key", self.key);
+        let trust_bundle = file("tls.trust_bundle", self.trust_bundle);
+        Tls { mode, trust_domain, files: Some(TlsFiles { certificate, key, trust_bundle }) }
+    }
+}
+
+impl RawAuth {
+    fn validate(self, base: &Path, p: &mut Problems) -> Auth {
+        if self.methods.is_empty() {
+            p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
+        }
+        let mut methods = Vec::new();
+        for (at, method) in self.methods.into_iter().enumerate() {
+            let path = format!("auth.methods[{at}]");
+            match (method.jwt, method.anonymous, method.mtls) {
+                (Some(jwt), None, None) => {
+                    for (name, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
+                        if value.is_empty() {
+                            p.add(&format!("{path}.jwt.{name}"), "must not be empty");
+                        }
+                    }
+                    let jwks_file = base.join(jwt.jwks_file);
+                    methods.push(Method::Jwt(Jwt { issuer: jwt.issuer, audience: jwt.audience, jwks_file }));
+                }
+                (None, Some(Nothing {}), None) => methods.push(Method::Anonymous),
+                (None, None, Some(Nothing {})) => methods.push(Method::Mtls),
+                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls"),
+            }
+        }
+        Auth { methods }
+    }
+}
+
+impl RawWorker {
+    fn validate(self, base: &Path, p: &mut Problems) -> Worker {
+        let socket = base.join(&self.socket);
+        // sun_path is 108 bytes with its final NUL (unix(7)).
+        if socket.as_os_str().len() > 107 {
+            p.add(
+                "worker.socket",
+                format!("{} is longer than the 107 bytes a socket's path may have", socket.display()),
+            );
+        }
+        if self.models.is_empty() || self.models.iter().any(String::is_empty) {
+            p.add("worker.models", "must name the worker's models, at least one");
+        }
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            p.add("worker.command", "must not be empty; leave it out if somebody else starts the worker");
+        }
+        if self.command.is_none() && self.idle_timeout.is_some() {
+            p.add("worker.idle_timeout", "needs worker.command: without it, nobody here can start or stop the worker");
+        }
+        // A minute of quiet is long against a cold start of less than a second, and short against a paid hour.
+        let idle = self.command.as_ref().map(|_| MINUTE);
+        Worker {
+            socket,
+            models: self.models,
+            concurrency: p.count("worker.concurrency", self.concurrency, 32),
+            idle_timeout: p.optional("worker.idle_timeout", &self.idle_timeout, idle),
+            start_timeout: p.duration("worker.start_timeout", &self.start_timeout, MINUTE),
+            command: self.command,
+        }
+    }
+}
+
+impl RawQueue {
+    fn validate(self, p: &mut Problems) -> Queue {
+        Queue {
+            requests_max: p.count("queue.requests_max", self.requests_max, 1000),
+            bytes_max: p.size("queue.bytes_max", &self.bytes_max, 64 * MIB),
+            // Longer than any cold start of a large model, shorter than most callers' patience.
+            wait_max: p.duration("queue.wait_max", &self.wait_max, 5 * MINUTE),
+        }
+    }
+}
+
+impl RawLimits {
+    fn validate(self, p: &mut Problems) -> Limits {
+        let seconds = Duration::from_secs;
+        let streams_max = self.streams_max.unwrap_or(256);
+        if streams_max == 0 {
+            p.add("limits.streams_max", "must be at least 1");
+        }
+        Limits {
+            // Room for a tensor of four million floats or a very long conversation.
+            body_bytes_max: p.size("limits.body_bytes_max", &self.body_bytes_max, 16 * MIB),
+            body_timeout: p.duration("limits.body_timeout", &self.body_timeout, seconds(30)),
+            header_timeout: p.duration("limits.header_timeout", &self.header_timeout, seconds(60)),
+            write_timeout: p.duration("limits.write_timeout", &self.write_timeout, seconds(60)),
+            handshake_timeout: p.duration("limits.handshake_timeout", &self.handshake_timeout, seconds(10)),
+            // A handshake costs about a millisecond of CPU: more at once only makes all of them late.
+            handshakes_max: p.count("limits.handshakes_max", self.handshakes_max, 256),
+            connections_max: p.count("limits.connections_max", self.connections_max, 10_000),
+            streams_max,
+            idle_timeout: p.duration("limits.idle_timeout", &self.idle_timeout, 10 * MINUTE),
+            connection_age_max: p.optional("limits.connection_age_max", &self.connection_age_max, Some(60 * MINUTE)),
+        }
+    }
+}
