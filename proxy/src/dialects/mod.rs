@@ -6,6 +6,7 @@
 #[doc(hidden)]
 pub mod drive;
 mod fields;
+pub mod kserve_v2;
 pub mod openai;
 mod percent;
 mod sampling;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use outrider_protos::worker::v1 as worker;
 
 /// All dialects, sorted by name.
-pub static DIALECTS: &[&dyn Dialect] = &[&openai::OpenAi];
+pub static DIALECTS: &[&dyn Dialect] = &[&kserve_v2::KserveV2, &openai::OpenAi];
 
 /// A language callers speak.
 pub trait Dialect: Sync {
