@@ -18,7 +18,7 @@ use std::io::Write;
 use time::OffsetDateTime;
 
 /// Instructions one rendering may cost; a conversation of 1,000 messages takes about 50,000.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 5_000_000;
 /// Depth of nested calls and blocks.
 const RECURSION_MAX: usize = 200;
 /// Bytes of a prompt at most.
@@ -99,7 +99,7 @@ impl ChatTemplate {
         let functions = [("strftime_now", Value::from_function(strftime))];
         let variables = variables.into_iter().map(|(name, value)| (name, Value::from(Serde(value))));
         let functions = functions.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let context: Value = variables.chain(functions).collect();
+        let context = Value::from_pairs(variables.chain(functions));
         let refused = |reason: String| TokenizerError::Refused { reason };
         let template = self.environment.get_template(NAME).map_err(|error| refused(reason(&error)))?;
         let mut prompt = Bounded::default();
