@@ -13,7 +13,7 @@ use crate::device::Activation;
 const PANEL_COLS: usize = 1024;
 
 /// Up to this many rows a product decodes weights straight into registers; above, into a panel.
-pub const FUSED_ROWS: usize = 4;
+pub const FUSED_ROWS: usize = 8;
 
 /// One part of a linear layer in a run.
 #[derive(Clone, Copy)]
@@ -257,6 +257,21 @@ unsafe fn product<L: Lanes, const M: usize, const G: usize>(task: &Linear, group
     }
 }
 
+/// Products of M rows with the groups `group .. end`, G at a time and then one by one.
+#[inline(always)]
+unsafe fn groups<L: Lanes, const M: usize, const G: usize>(task: &Linear, mut group: usize, end: usize) {
+    unsafe {
+        while group + G <= end {
+            product::<L, M, G>(task, group, 0);
+            group += G;
+        }
+        while group < end {
+            product::<L, M, 1>(task, group, 0);
+            group += 1;
+        }
+    }
+}
+
 /// A chunk of the fused path: at most [`FUSED_ROWS`] rows; G1 groups at once for one row, G for more.
 ///
 /// # Safety
@@ -265,38 +280,16 @@ unsafe fn product<L: Lanes, const M: usize, const G: usize>(task: &Linear, group
 pub unsafe fn fused_chunk<L: Lanes, const G1: usize, const G: usize>(task: &Linear, chunk: usize) {
     let first = chunk * task.chunk_groups;
     let end = (first + task.chunk_groups).min(task.part.groups());
-    let mut group = first;
     unsafe {
         match task.m {
-            1 => {
-                while group + G1 <= end {
-                    product::<L, 1, G1>(task, group, 0);
-                    group += G1;
-                }
-                while group < end {
-                    product::<L, 1, 1>(task, group, 0);
-                    group += 1;
-                }
-            }
-            2 => {
-                while group + G <= end {
-                    product::<L, 2, G>(task, group, 0);
-                    group += G;
-                }
-                while group < end {
-                    product::<L, 2, 1>(task, group, 0);
-                    group += 1;
-                }
-            }
-            m => {
-                while group < end {
-                    match m {
-                        3 => product::<L, 3, 1>(task, group, 0),
-                        _ => product::<L, 4, 1>(task, group, 0),
-                    }
-                    group += 1;
-                }
-            }
+            1 => groups::<L, 1, G1>(task, first, end),
+            2 => groups::<L, 2, G>(task, first, end),
+            3 => groups::<L, 3, G>(task, first, end),
+            4 => groups::<L, 4, G>(task, first, end),
+            5 => groups::<L, 5, G>(task, first, end),
+            6 => groups::<L, 6, G>(task, first, end),
+            7 => groups::<L, 7, G>(task, first, end),
+            _ => groups::<L, FUSED_ROWS, G>(task, first, end),
         }
         task.finish::<L>(first..end, 0..task.m);
     }
