@@ -3,6 +3,7 @@
 //! A device knows weights, the KV cache and programs. It never knows a model, a sequence or a request.
 
 pub mod program;
+mod text;
 
 use crate::weights::TensorView;
 pub use program::{Activation, IndexId, KvId, Op, Program, ProgramBuilder, RealId, ValueId, WeightId};
