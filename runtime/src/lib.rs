@@ -9,5 +9,6 @@ pub mod kernels;
 pub mod layers;
 pub mod models;
 pub mod server;
+pub mod sampler;
 pub mod tokenizer;
 pub mod weights;
