@@ -1,7 +1,7 @@
 """Makes the tiny random checkpoints under ../checkpoints and their goldens, with transformers in float32.
 
 Each folder: a Hugging Face checkpoint (config.json, model.safetensors, for some a tokenizer) and golden.json with
-token ids and what transformers computed from them. Needs torch, transformers and tokenizers; run once, commit what
+token ids and what transformers computed from them. Needs torch, transformers, tokenizers and gguf; run once, commit what
 it wrote. Seeds are fixed, so that a second run writes the same weights.
 """
 
@@ -9,6 +9,8 @@ import json
 import pathlib
 import shutil
 
+import gguf
+import numpy
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
@@ -122,6 +124,55 @@ def make_llama(name, overrides):
     (path / "golden.json").write_text(json.dumps(dict(cases=cases)))
 
 
+def make_gguf(name, source):
+    """A checkpoint of above as one GGUF file: its names, q and k permuted for interleaved rotation, llama3's rope
+    scaling as the tensor of divisors rope_freqs.weight. It computes the same, so it has the same golden."""
+    path = CHECKPOINTS / name
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    model = LlamaForCausalLM.from_pretrained(CHECKPOINTS / source).float()
+    config = model.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    writer = gguf.GGUFWriter(str(path / "model.gguf"), "llama")
+    writer.add_name(name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    vocabulary = json.loads((CHECKPOINTS / source / "tokenizer.json").read_text())
+    tokens = sorted(vocabulary["model"]["vocab"], key=vocabulary["model"]["vocab"].get) + ["<s>", "</s>"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2)
+    writer.add_token_merges([])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+    writer.add_add_bos_token(False)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for tensor_name, tensor in model.state_dict().items():
+        stem, _, kind = tensor_name.rpartition(".")
+        data = tensor.numpy()
+        if stem.endswith(("q_proj", "k_proj")):
+            n = heads if stem.endswith("q_proj") else kv_heads
+            rows, cols = data.shape
+            data = data.reshape(n, 2, rows // n // 2, cols).swapaxes(1, 2).reshape(rows, cols)
+        writer.add_tensor(f"{names.get_name(stem)}.{kind}", numpy.ascontiguousarray(data))
+    plain = 1.0 / config.rope_parameters["rope_theta"] ** (numpy.arange(0, config.head_dim, 2) / config.head_dim)
+    scaled = model.model.rotary_emb.inv_freq.numpy()
+    writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    shutil.copy(CHECKPOINTS / source / "golden.json", path / "golden.json")
+
+
 def make_bert(name, pooling):
     path = CHECKPOINTS / name
     shutil.rmtree(path, ignore_errors=True)
@@ -170,5 +221,6 @@ def make_bert(name, pooling):
 if __name__ == "__main__":
     for name, overrides in LLAMAS.items():
         make_llama(name, overrides)
+    make_gguf("llama-gguf", "llama-rope-llama3")
     make_bert("bert-mean", "mean")
     make_bert("bert-cls", "cls")
