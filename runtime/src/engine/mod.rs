@@ -2,8 +2,10 @@
 //!
 //! One turn of the crank is [`Engine::step`]: schedule → forward → sample → advance → publish.
 
+mod advance;
 pub mod batch;
 mod blocks;
+mod config;
 mod drive;
 mod publish;
 mod request;
@@ -20,7 +22,8 @@ mod fake;
 mod tests;
 
 pub use batch::{Batch, Forward, ForwardError};
+pub use config::EngineConfig;
 pub use drive::{EngineHandle, Stats, drive};
 pub use request::{Limits, Request, RequestId, SubmitError};
 pub use sink::{EngineError, Event, Sink};
-pub use step::{Engine, EngineConfig, StepReport};
+pub use step::{Engine, StepReport};

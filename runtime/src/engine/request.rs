@@ -110,11 +110,15 @@ impl Limits {
             let cache = self.cache_tokens;
             return Err(invalid(
                 "prompt",
-                format!("the prompt has {tokens} tokens, the KV cache holds {cache}; shorten it or give the worker more blocks"),
+                format!(
+                    "the prompt has {tokens} tokens, the KV cache holds {cache}; shorten it or give the worker more blocks"
+                ),
             ));
         }
         match prompt.iter().find(|id| **id as usize >= self.vocabulary) {
-            Some(id) => Err(invalid("prompt", format!("token id {id} is not in the vocabulary of {}", self.vocabulary))),
+            Some(id) => {
+                Err(invalid("prompt", format!("token id {id} is not in the vocabulary of {}", self.vocabulary)))
+            }
             None => Ok(()),
         }
     }

@@ -16,7 +16,7 @@ pub fn sample(
         return Err(SampleError::NotFinite);
     }
     let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-    sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    sorted.sort_by(|a, b| b.1.partial_cmp(&a.1).expect("no NaN").then(a.0.cmp(&b.0)));
     let Some((first, max)) = sorted.first().copied().filter(|(_, max)| *max > f32::NEG_INFINITY) else {
         return Err(SampleError::NothingLeft);
     };

@@ -19,9 +19,9 @@ impl Candidate {
         Candidate { id: id as u32, logit, weight: 0.0 }
     }
 
-    /// Likeliest first, then lowest id.
+    /// Likeliest first, then lowest id. Not `total_cmp`: 0 and −0 are the same logit.
     fn order(a: &Candidate, b: &Candidate) -> Ordering {
-        b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+        b.logit.partial_cmp(&a.logit).expect("`max` has refused NaN").then(a.id.cmp(&b.id))
     }
 }
 
@@ -57,7 +57,7 @@ pub fn first_equal(logits: &[f32], max: f32) -> u32 {
     logits.iter().position(|x| *x == max).expect("the maximum is one of the logits") as u32
 }
 
-/// Leaves the `count` largest logits in `out`, likeliest first.
+/// Leaves the `count` largest logits in `out`, likeliest first. The row has no NaN: [`max`] was asked first.
 pub fn largest(logits: &[f32], count: usize, out: &mut Vec<Candidate>) {
     out.clear();
     if count == 0 {
