@@ -33,10 +33,6 @@ pub enum LoadError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
-    #[error(transparent)]
-    Template(#[from] crate::tokenizer::TemplateError),
     #[error("the KV cache: {0}")]
     KvCache(DeviceError),
     #[error("loading panicked; this is a fault of the worker's own: {0}")]
