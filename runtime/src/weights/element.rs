@@ -168,3 +168,48 @@ fn six_bits(block: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        bytes: String,
+        bits: Vec<u32>,
+    }
+
+    /// Goldens of gguf-py, written by `tests/goldens/scripts/quants_goldens.py`.
+    fn golden(element: ElementType) -> (Vec<u8>, Vec<f32>) {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/quants");
+        let path = format!("{directory}/{}.json", element.name());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let golden: Golden = serde_json::from_str(&text).expect("a golden");
+        let byte = |at: usize| u8::from_str_radix(&golden.bytes[at..at + 2], 16).expect("hex");
+        let bytes = (0..golden.bytes.len()).step_by(2).map(byte).collect();
+        (bytes, golden.bits.into_iter().map(f32::from_bits).collect())
+    }
+
+    #[test]
+    fn does_every_type_decode_as_the_reference_does() {
+        for element in ElementType::all() {
+            let (bytes, expected) = golden(element);
+            let mut decoded = vec![0.0; expected.len()];
+            element.decode(&bytes, &mut decoded);
+            for (at, (ours, theirs)) in decoded.iter().zip(&expected).enumerate() {
+                let close = (ours - theirs).abs() <= 1e-6 * theirs.abs().max(1e-3);
+                assert!(close, "{} element {at}: {ours} is not {theirs}", element.name());
+            }
+        }
+    }
+
+    #[test]
+    fn are_only_whole_blocks_measured() {
+        assert_eq!(ElementType::Q4_1.bytes(64), Some(40));
+        assert_eq!(ElementType::Q4_1.bytes(33), None);
+        assert_eq!(ElementType::Q6_K.bytes(512), Some(420));
+        assert_eq!(ElementType::F32.bytes(usize::MAX), None);
+        assert_eq!(ElementType::from_ggml(3).map(ElementType::name), Some("Q4_1"));
+        assert_eq!(ElementType::from_ggml(23), None);
+    }
+}

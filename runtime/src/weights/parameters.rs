@@ -143,7 +143,7 @@ mod tests {
             (p.usize("big").map(drop), "config.json: big: is 1099511627776, not an integer"),
             (p.usize("gone").map(drop), "config.json: gone: is missing"),
             (p.extent("zero").map(drop), "config.json: zero: is 0; it must be at least 1"),
-            (p.f32("c").map(drop), "config.json: c: is 1e300, not a finite number"),
+            (p.f32("c").map(drop), "config.json: c: is 1e+300, not a finite number"),
             (p.str("b").map(drop), "config.json: b: is -1, not a string"),
             (p.section("a").map(drop), "config.json: a: is \"x\", not an object"),
             (
