@@ -3,6 +3,7 @@
 //! A device knows weights, the KV cache and programs. It never knows a model, a sequence or a request.
 
 pub mod check;
+pub mod cpu;
 pub mod program;
 pub mod reference;
 pub mod testing;
