@@ -150,11 +150,11 @@ impl Told {
     }
 
     pub fn chunks(&self, index: u32) -> Vec<&Chunk> {
-        let chunk = |event| match event {
-            &Event::Chunk(ref chunk) if chunk.index == index => Some(chunk),
+        let of_choice = self.events.iter().filter_map(|event| match event {
+            Event::Chunk(chunk) if chunk.index == index => Some(chunk),
             _ => None,
-        };
-        self.events.iter().filter_map(chunk).collect()
+        });
+        of_choice.collect()
     }
 
     pub fn text(&self, index: u32) -> String {

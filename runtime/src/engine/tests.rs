@@ -369,7 +369,8 @@ fn what_is_said_when_the_worker_stops() {
     let (begun, waits) = (Recorder::default(), Recorder::default());
     engine.submit(greedy(vec![2; 8], 50), begun.sink(), 0.0).expect("valid");
     engine.submit(greedy(vec![3; 8], 50), waits.sink(), 0.0).expect("valid");
-    (0..3).for_each(|_| drop(engine.step(&mut model, &|| 0.0)));
+    let generated: usize = (0..3).map(|_| engine.step(&mut model, &|| 0.0).generated).sum();
+    assert_eq!(generated, 3);
     engine.abort(1.0);
     let told = begun.told();
     let finished = told.finished(0).expect("finished");

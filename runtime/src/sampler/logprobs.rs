@@ -1,6 +1,7 @@
 //! Log-probabilities under the model itself: of the raw logits, before bias, penalties and temperature.
 
 use super::select::{self, Candidate};
+use super::weights::{CHUNK, Weights};
 
 /// A token and the natural logarithm of its probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +23,8 @@ impl Logprobs {
     /// Scores a row; `count` alternatives are kept. An error if the row has NaN or +∞ or nothing finite.
     pub fn of(logits: &[f32], count: usize, scratch: &mut Vec<Candidate>) -> Result<Logprobs, super::SampleError> {
         let max = select::max(logits)?;
-        let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
+        let weights = Weights { max, scale: 1.0, floor: 0.0 };
+        let sum: f64 = logits.chunks(CHUNK).map(|chunk| weights.sum(chunk)).sum();
         let normalizer = f64::from(max) + sum.ln();
         select::largest(logits, count.min(logits.len()), scratch);
         let score = |c: &Candidate| Scored { id: c.id, logprob: (f64::from(c.logit) - normalizer) as f32 };

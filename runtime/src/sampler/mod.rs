@@ -11,6 +11,7 @@ pub mod random;
 #[cfg(test)]
 pub mod reference;
 pub mod select;
+pub mod weights;
 
 pub use logprobs::{Logprobs, Scored};
 pub use penalties::History;
@@ -75,7 +76,7 @@ pub enum SampleError {
 /// Chooses tokens; holds only scratch memory, reused from call to call.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    scratch: Vec<select::Candidate>,
+    scratch: select::Scratch,
 }
 
 impl Sampler {
@@ -97,11 +98,9 @@ impl Sampler {
             return Ok(select::first_equal(logits, max));
         }
         let truncation = select::Truncation {
-            scale: 1.0 / f64::from(settings.temperature),
-            max,
-            top_k: if settings.top_k == 0 { logits.len() } else { settings.top_k.min(logits.len()) },
+            weights: weights::Weights { max, scale: 1.0 / settings.temperature, floor: settings.min_p },
+            top_k: if settings.top_k == 0 { logits.len() } else { settings.top_k },
             top_p: f64::from(settings.top_p),
-            min_p: f64::from(settings.min_p),
         };
         Ok(truncation.draw(logits, &mut self.scratch, uniform))
     }

@@ -1,7 +1,7 @@
 //! The sampler in obvious code: sort everything, cut, draw. Slow; judges the fast path in tests.
 
 use super::select::pick;
-use super::{History, SampleError, Settings, penalties};
+use super::{History, SampleError, Settings, penalties, weights};
 
 /// As [`super::Sampler::sample`].
 pub fn sample(
@@ -23,8 +23,9 @@ pub fn sample(
     if settings.greedy() {
         return Ok(first);
     }
-    let scale = 1.0 / f64::from(settings.temperature);
-    let weigh = |(id, x): (u32, f32)| (id, f64::from(((f64::from(x - max) * scale) as f32).exp()));
+    // `weights::exp` is judged by the library's in its own file.
+    let scale = 1.0 / settings.temperature;
+    let weigh = |(id, x): (u32, f32)| (id, f64::from(weights::exp((x - max) * scale)));
     let mut kept: Vec<(u32, f64)> = sorted.into_iter().map(weigh).collect();
     if settings.top_k > 0 {
         kept.truncate(settings.top_k);

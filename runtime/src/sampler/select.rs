@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 
 use super::SampleError;
+use super::weights::{CHUNK, Weights};
 
 /// A token that may be chosen. `weight` is its probability times a constant; 0 until it is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,13 @@ impl Candidate {
     }
 }
 
+/// Memory that is reused from call to call.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub candidates: Vec<Candidate>,
+    sums: Vec<f64>,
+}
+
 /// Up to this many, insertion into a sorted list beats selection over the whole vocabulary.
 const SHORT_LIST: usize = 128;
 /// First guess at how many tokens hold top-p's mass; grows by 16 until it is enough.
@@ -34,19 +42,19 @@ const FIRST_GUESS: usize = 64;
 pub fn max(logits: &[f32]) -> Result<f32, SampleError> {
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let mut poison = [false; LANES];
+    let mut poison = [0u32; LANES];
     let chunks = logits.chunks_exact(LANES);
     let rest = chunks.remainder();
     // Lane by lane, so that the compiler keeps the lanes in vector registers.
     for chunk in chunks.chain(std::iter::once(rest)) {
         for ((lane, poison), x) in lanes.iter_mut().zip(&mut poison).zip(chunk) {
             *lane = if *x > *lane { *x } else { *lane };
-            *poison |= x.is_nan();
+            *poison |= u32::from(x.is_nan());
         }
     }
     let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
     match max {
-        _ if poison.contains(&true) || max == f32::INFINITY => Err(SampleError::NotFinite),
+        _ if poison.contains(&1) || max == f32::INFINITY => Err(SampleError::NotFinite),
         f32::NEG_INFINITY => Err(SampleError::NothingLeft),
         max => Ok(max),
     }
@@ -91,91 +99,85 @@ fn short_list(logits: &[f32], count: usize, out: &mut Vec<Candidate>) {
     }
 }
 
-/// The distribution a token is drawn from: `weight = exp((logit − max) · scale)`, truncated.
+/// The distribution a token is drawn from.
 #[derive(Clone, Copy, Debug)]
 pub struct Truncation {
-    /// 1 / temperature.
-    pub scale: f64,
-    /// The row's largest logit, finite.
-    pub max: f32,
+    /// Temperature and min-p.
+    pub weights: Weights,
     /// In 1 ..= vocabulary.
     pub top_k: usize,
     /// In (0, 1].
     pub top_p: f64,
-    /// In [0, 1].
-    pub min_p: f64,
 }
 
 impl Truncation {
-    /// A logit's weight; the likeliest token's is 1.
-    pub fn weight(&self, logit: f32) -> f64 {
-        f64::from(((f64::from(logit - self.max) * self.scale) as f32).exp())
-    }
-
     /// Draws a token: the first at which the cumulated weight exceeds `uniform` times the whole.
-    pub fn draw(&self, logits: &[f32], scratch: &mut Vec<Candidate>, uniform: f64) -> u32 {
+    pub fn draw(&self, logits: &[f32], scratch: &mut Scratch, uniform: f64) -> u32 {
         let all = self.top_k >= logits.len();
         if all && self.top_p >= 1.0 {
-            return self.draw_untruncated(logits, uniform);
+            return self.draw_untruncated(logits, &mut scratch.sums, uniform);
         }
-        let kept = if all { self.nucleus(logits, scratch) } else { self.top_k_then_p(logits, scratch) };
+        let candidates = &mut scratch.candidates;
+        let kept = if all { self.nucleus(logits, candidates) } else { self.top_k_then_p(logits, candidates) };
         let total: f64 = kept.iter().map(|c| c.weight).sum();
         pick(kept.iter().map(|c| (c.id, c.weight)), uniform * total)
     }
 
-    /// Neither top-k nor top-p: two passes in order of id, no candidates at all.
-    fn draw_untruncated(&self, logits: &[f32], uniform: f64) -> u32 {
-        let weights = || {
-            logits.iter().enumerate().filter_map(|(id, logit)| {
-                let weight = self.weight(*logit);
-                (weight >= self.min_p && weight > 0.0).then_some((id as u32, weight))
-            })
-        };
-        let total: f64 = weights().map(|(_, weight)| weight).sum();
-        pick(weights(), uniform * total)
+    /// Neither top-k nor top-p: in order of id, no candidates at all. Chunk sums lead to the chunk that is hit.
+    fn draw_untruncated(&self, logits: &[f32], sums: &mut Vec<f64>, uniform: f64) -> u32 {
+        sums.clear();
+        sums.extend(logits.chunks(CHUNK).map(|chunk| self.weights.sum(chunk)));
+        let mut target = uniform * sums.iter().sum::<f64>();
+        let mut hit = 0;
+        for (at, sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
+            hit = at;
+            if *sum > target {
+                break;
+            }
+            target -= sum;
+        }
+        let first = hit * CHUNK;
+        let chunk = &logits[first..logits.len().min(first + CHUNK)];
+        pick((first as u32..).zip(chunk.iter().map(|logit| self.weights.of(*logit))), target)
     }
 
     /// The k likeliest, of these the ones min-p leaves, of these the ones top-p leaves.
-    fn top_k_then_p<'a>(&self, logits: &[f32], scratch: &'a mut Vec<Candidate>) -> &'a [Candidate] {
-        largest(logits, self.top_k, scratch);
-        self.weigh(scratch);
-        let total = scratch.iter().map(|c| c.weight).sum();
-        self.cut(scratch, total).unwrap_or(scratch)
+    fn top_k_then_p<'a>(&self, logits: &[f32], candidates: &'a mut Vec<Candidate>) -> &'a [Candidate] {
+        largest(logits, self.top_k, candidates);
+        self.weigh(candidates);
+        let total = candidates.iter().map(|c| c.weight).sum();
+        let end = self.reach(candidates, total).unwrap_or(candidates.len());
+        &candidates[..end]
     }
 
     /// Top-p without top-k: the mass of all is summed once, then ever longer lists of the likeliest are tried.
-    fn nucleus<'a>(&self, logits: &[f32], scratch: &'a mut Vec<Candidate>) -> &'a [Candidate] {
-        let weights = logits.iter().map(|logit| self.weight(*logit));
-        let total: f64 = weights.filter(|weight| *weight >= self.min_p).sum();
+    fn nucleus<'a>(&self, logits: &[f32], candidates: &'a mut Vec<Candidate>) -> &'a [Candidate] {
+        let total: f64 = logits.chunks(CHUNK).map(|chunk| self.weights.sum(chunk)).sum();
         let mut count = FIRST_GUESS;
         loop {
-            largest(logits, count.min(logits.len()), scratch);
-            self.weigh(scratch);
-            if let Some(end) = self.reach(scratch, total) {
-                return &scratch[..end];
+            let tried = count.min(logits.len());
+            largest(logits, tried, candidates);
+            self.weigh(candidates);
+            if let Some(end) = self.reach(candidates, total) {
+                return &candidates[..end];
             }
-            if count >= logits.len() || scratch.len() < count.min(logits.len()) {
+            if tried == logits.len() || candidates.len() < tried {
                 // All that min-p leaves is here; rounding kept the sum under the total.
-                return scratch;
+                return candidates;
             }
             count = count.saturating_mul(16);
         }
     }
 
-    /// Computes the weights and drops what min-p drops: a suffix, since the list is sorted.
+    /// Computes the weights and drops those of 0: a suffix, since the list is sorted.
     fn weigh(&self, sorted: &mut Vec<Candidate>) {
         for candidate in sorted.iter_mut() {
-            candidate.weight = self.weight(candidate.logit);
+            candidate.weight = self.weights.of(candidate.logit);
         }
-        let kept = sorted.partition_point(|c| c.weight >= self.min_p && c.weight > 0.0);
-        sorted.truncate(kept.max(1));
+        sorted.truncate(sorted.partition_point(|c| c.weight > 0.0).max(1));
     }
 
-    /// The shortest prefix with top-p's share of `total`.
-    fn cut<'a>(&self, sorted: &'a [Candidate], total: f64) -> Option<&'a [Candidate]> {
-        self.reach(sorted, total).map(|end| &sorted[..end])
-    }
-
+    /// Length of the shortest prefix with top-p's share of `total`.
     fn reach(&self, sorted: &[Candidate], total: f64) -> Option<usize> {
         let mut sum = 0.0;
         let reached = |c: &Candidate| {
@@ -186,11 +188,11 @@ impl Truncation {
     }
 }
 
-/// The first id at which the cumulated weight exceeds `target`; the last of all if rounding leaves none.
+/// The first id at which the cumulated weight exceeds `target`; the last with any weight if rounding leaves none.
 pub fn pick(weights: impl Iterator<Item = (u32, f64)>, target: f64) -> u32 {
     let mut sum = 0.0;
     let mut last = 0;
-    for (id, weight) in weights {
+    for (id, weight) in weights.filter(|(_, weight)| *weight > 0.0) {
         sum += weight;
         last = id;
         if sum > target {
