@@ -8,7 +8,7 @@ pub mod executor;
 pub mod kernels;
 pub mod layers;
 pub mod models;
-pub mod server;
 pub mod sampler;
+pub mod server;
 pub mod tokenizer;
 pub mod weights;

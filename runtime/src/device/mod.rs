@@ -8,6 +8,7 @@ pub mod program;
 pub mod reference;
 pub mod testing;
 mod text;
+pub mod wgpu;
 
 use crate::weights::TensorView;
 pub use program::{
