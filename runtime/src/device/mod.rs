@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod program;
 pub mod reference;
 pub mod testing;
+mod text;
 pub mod wgpu;
 
 use crate::weights::TensorView;

@@ -184,6 +184,11 @@ impl ProgramBuilder {
         self.program.shape(value).rows
     }
 
+    /// Elements of an input.
+    pub fn index_len(&self, input: IndexId) -> usize {
+        self.program.indices[input.0 as usize].len()
+    }
+
     pub fn push(&mut self, op: Op) {
         self.program.ops.push(op);
     }
