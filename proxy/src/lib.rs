@@ -17,6 +17,7 @@ pub mod dialects;
 pub mod downstream;
 pub mod error;
 pub mod exchange;
+pub mod files;
 pub mod message;
 pub mod metrics;
 pub mod record;

@@ -25,12 +25,14 @@ impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
         let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
-        let files = self.tls.files.as_ref().map(|files| {
-            json!({"certificate": files.certificate, "key": files.key, "trust_bundle": files.trust_bundle})
-        });
-        let command = self.worker.command.as_ref().map(|command| {
-            json!({"program": command[0], "arguments": format!("{} not shown", command.len() - 1)})
-        });
+        let files = self.tls.files.as_ref().map(
+            |files| json!({"certificate": files.certificate, "key": files.key, "trust_bundle": files.trust_bundle}),
+        );
+        let command = self
+            .worker
+            .command
+            .as_ref()
+            .map(|command| json!({"program": command[0], "arguments": format!("{} not shown", command.len() - 1)}));
         let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
@@ -74,5 +76,6 @@ fn method(method: &Method) -> Value {
             json!({"jwt": {"issuer": jwt.issuer, "audience": jwt.audience, "jwks_file": jwt.jwks_file}})
         }
         Method::Anonymous => json!({"anonymous": {}}),
+        Method::Mtls => json!({"mtls": {}}),
     }
 }

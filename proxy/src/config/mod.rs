@@ -4,7 +4,7 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 mod dump;
-mod quantity;
+pub mod quantity;
 mod raw;
 
 use std::net::SocketAddr;
@@ -66,6 +66,8 @@ pub enum Method {
     Jwt(Jwt),
     /// Everybody, without a credential.
     Anonymous,
+    /// Whoever shows a client certificate of the trust domain.
+    Mtls,
 }
 
 #[derive(Clone, Debug, PartialEq)]

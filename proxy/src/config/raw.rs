@@ -50,6 +50,7 @@ struct RawAuth {
 struct RawMethod {
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
+    mtls: Option<Nothing>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,6 +180,9 @@ impl Raw {
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
         };
+        if config.tls.mode == TlsMode::Disable && config.auth.methods.contains(&Method::Mtls) {
+            p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+        }
         if config.listen == config.admin && config.listen.port() != 0 {
             p.add("admin", "must not be the address of `listen`");
         }
@@ -233,8 +237,8 @@ impl RawAuth {
         let mut methods = Vec::new();
         for (at, method) in self.methods.into_iter().enumerate() {
             let path = format!("auth.methods[{at}]");
-            match (method.jwt, method.anonymous) {
-                (Some(jwt), None) => {
+            match (method.jwt, method.anonymous, method.mtls) {
+                (Some(jwt), None, None) => {
                     for (name, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
                         if value.is_empty() {
                             p.add(&format!("{path}.jwt.{name}"), "must not be empty");
@@ -243,8 +247,9 @@ impl RawAuth {
                     let jwks_file = base.join(jwt.jwks_file);
                     methods.push(Method::Jwt(Jwt { issuer: jwt.issuer, audience: jwt.audience, jwks_file }));
                 }
-                (None, Some(Nothing {})) => methods.push(Method::Anonymous),
-                _ => p.add(&path, "must be exactly one of jwt, anonymous"),
+                (None, Some(Nothing {}), None) => methods.push(Method::Anonymous),
+                (None, None, Some(Nothing {})) => methods.push(Method::Mtls),
+                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls"),
             }
         }
         Auth { methods }
@@ -256,7 +261,10 @@ impl RawWorker {
         let socket = base.join(&self.socket);
         // sun_path is 108 bytes with its final NUL (unix(7)).
         if socket.as_os_str().len() > 107 {
-            p.add("worker.socket", format!("{} is longer than the 107 bytes a socket's path may have", socket.display()));
+            p.add(
+                "worker.socket",
+                format!("{} is longer than the 107 bytes a socket's path may have", socket.display()),
+            );
         }
         if self.models.is_empty() || self.models.iter().any(String::is_empty) {
             p.add("worker.models", "must name the worker's models, at least one");
