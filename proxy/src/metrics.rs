@@ -7,8 +7,8 @@
 use crate::admission::Snapshot;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
@@ -139,16 +139,12 @@ impl Metrics {
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
             worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
-            worker_wake_seconds: l.add(Counter::new(
-                "outrider_worker_wake_seconds_total",
-                "Time successful starts took, in sum.",
-            )),
+            worker_wake_seconds: l
+                .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             process: Process {
                 resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-                cpu_seconds: l.add(Counter::new(
-                    "process_cpu_seconds_total",
-                    "Total user and system CPU time spent in seconds.",
-                )),
+                cpu_seconds: l
+                    .add(Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")),
                 open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
                 start_seconds: l
                     .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),

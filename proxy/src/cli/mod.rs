@@ -1,7 +1,12 @@
 //! The command line: one file for each subcommand.
 
+pub mod certs;
 pub mod check;
 pub mod proxy;
+mod state;
+pub mod token;
+mod trust;
+pub mod up;
 
 use tracing_subscriber::EnvFilter;
 

@@ -3,13 +3,22 @@
 //! A dialect is pure: bytes in, a question for the worker out; the worker's events in, parts of an answer out.
 //! It never does I/O, never waits, and knows neither credentials nor queues nor other dialects.
 
+#[doc(hidden)]
+pub mod drive;
+mod fields;
+pub mod kserve_v2;
+pub mod openai;
+mod percent;
+mod sampling;
+mod single;
+
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};
 use bytes::Bytes;
 use outrider_protos::worker::v1 as worker;
 
 /// All dialects, sorted by name.
-pub static DIALECTS: &[&dyn Dialect] = &[];
+pub static DIALECTS: &[&dyn Dialect] = &[&kserve_v2::KserveV2, &openai::OpenAi];
 
 /// A language callers speak.
 pub trait Dialect: Sync {

@@ -156,3 +156,6 @@ impl Worker for Uds {
         Ok(self.client().lifecycle(request).await.map_err(before)?.into_inner())
     }
 }
+
+#[cfg(test)]
+mod tests;

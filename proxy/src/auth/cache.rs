@@ -1,0 +1,118 @@
+//! Credentials that were verified once, so that the next request with the same one costs a hash and not a signature.
+//!
+//! Holds good verdicts only: a flood of bad credentials can push nothing out. Never holds a credential itself, only a
+//! keyed hash of it. Bounded by count and by bytes.
+
+use super::methods::jwt::Verified;
+use ring::hmac;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const SHARDS: usize = 16;
+/// Per shard and generation: 2 × 16 × 256 = 8,192 callers at most.
+const ENTRIES_MAX: usize = 256;
+/// Of credentials, per shard and generation: claims in memory are a few times their text, so some 10 MiB at most.
+const BYTES_MAX: usize = 128 * 1024;
+
+type Digest = [u8; 32];
+
+pub struct Cache {
+    key: hmac::Key,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// Two generations: what was not asked for during the whole life of the younger one is forgotten with the older.
+#[derive(Default)]
+struct Shard {
+    young: HashMap<Digest, Arc<Verified>>,
+    old: HashMap<Digest, Arc<Verified>>,
+    young_bytes: usize,
+}
+
+impl Cache {
+    pub fn new() -> Cache {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
+            .expect("the operating system gives random bytes");
+        Cache { key, shards: Default::default() }
+    }
+
+    /// The verdict on a credential, if there is one. Whether it still holds is for the caller to check.
+    pub fn get(&self, credential: &str) -> Option<Arc<Verified>> {
+        let digest = self.digest(credential);
+        let mut shard = self.shard(&digest);
+        if let Some(found) = shard.young.get(&digest) {
+            return Some(found.clone());
+        }
+        let found = shard.old.remove(&digest)?;
+        shard.insert(digest, found.clone(), credential.len());
+        Some(found)
+    }
+
+    pub fn put(&self, credential: &str, verified: Arc<Verified>) {
+        let digest = self.digest(credential);
+        self.shard(&digest).insert(digest, verified, credential.len());
+    }
+
+    fn digest(&self, credential: &str) -> Digest {
+        let tag = hmac::sign(&self.key, credential.as_bytes());
+        tag.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
+    }
+
+    fn shard(&self, digest: &Digest) -> std::sync::MutexGuard<'_, Shard> {
+        self.shards[usize::from(digest[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, digest: Digest, verified: Arc<Verified>, bytes: usize) {
+        if self.young.len() >= ENTRIES_MAX || self.young_bytes + bytes > BYTES_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        if self.young.insert(digest, verified).is_none() {
+            self.young_bytes += bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verified(subject: &str) -> Arc<Verified> {
+        Arc::new(Verified { subject: subject.into(), claims: Arc::default(), not_before_unix: 0, expires_unix: 0 })
+    }
+
+    #[test]
+    fn is_only_the_very_same_credential_found() {
+        let cache = Cache::new();
+        cache.put("a.b.c", verified("one"));
+        assert_eq!(cache.get("a.b.c").unwrap().subject, "one");
+        assert!(cache.get("a.b.d").is_none());
+        assert!(Cache::new().get("a.b.c").is_none());
+    }
+
+    #[test]
+    fn does_it_stay_bounded_and_keep_what_is_used() {
+        let cache = Cache::new();
+        cache.put("busy", verified("busy"));
+        for i in 0..100_000 {
+            cache.put(&format!("token {i}"), verified("x"));
+            if i % 100 == 0 {
+                assert!(cache.get("busy").is_some(), "forgotten after {i}");
+            }
+        }
+        for shard in &cache.shards {
+            let shard = shard.lock().unwrap();
+            assert!(shard.young.len() <= ENTRIES_MAX && shard.old.len() <= ENTRIES_MAX);
+            assert!(shard.young_bytes <= BYTES_MAX);
+        }
+        let big = "x".repeat(16 * 1024);
+        for i in 0..200 {
+            cache.put(&format!("{big}{i}"), verified("x"));
+        }
+        for shard in &cache.shards {
+            assert!(shard.lock().unwrap().young_bytes <= BYTES_MAX);
+        }
+    }
+}

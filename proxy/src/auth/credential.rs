@@ -1,0 +1,76 @@
+//! The bearer credential of a request (RFC 6750, section 2.1): taken from exactly one place, or not at all.
+//!
+//! Never reads a query parameter or a form field: both end in logs.
+
+use super::Reason;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+/// Longer credentials are refused unread: checking one must cost a stranger's request next to nothing.
+pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// `None`: no credential, or one of another scheme.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Reason> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Reason::Ambiguous);
+    }
+    let bytes = value.as_bytes();
+    let Some((scheme, rest)) = bytes.split_first_chunk::<6>() else { return Ok(None) };
+    // RFC 9110, 11.1: the scheme's case does not matter.
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Ok(None);
+    }
+    let credential = match rest {
+        [b' ', ..] => rest.trim_ascii(),
+        [] => rest,
+        _ => return Ok(None),
+    };
+    if credential.is_empty() || credential.len() > CREDENTIAL_BYTES_MAX {
+        return Err(Reason::Malformed);
+    }
+    // RFC 6750's b64token; a comma or a space would mean two credentials in one header.
+    let b64token = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=');
+    match std::str::from_utf8(credential) {
+        Ok(text) if credential.iter().all(b64token) => Ok(Some(text)),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn which_headers_hold_a_bearer_credential() {
+        let long = format!("Bearer {}", "a".repeat(CREDENTIAL_BYTES_MAX + 1));
+        let cases: &[(&[&str], Result<Option<&str>, Reason>)] = &[
+            (&[], Ok(None)),
+            (&["Bearer abc"], Ok(Some("abc"))),
+            (&["bearer   abc "], Ok(Some("abc"))),
+            (&["BEARER a.b-c_d~e+f/g="], Ok(Some("a.b-c_d~e+f/g="))),
+            (&["Basic dXNlcjpwdw=="], Ok(None)),
+            (&["Bearerabc"], Ok(None)),
+            (&["B"], Ok(None)),
+            (&[""], Ok(None)),
+            (&["Bearer"], Err(Reason::Malformed)),
+            (&["Bearer  "], Err(Reason::Malformed)),
+            (&["Bearer a b"], Err(Reason::Malformed)),
+            (&["Bearer a, Bearer b"], Err(Reason::Malformed)),
+            (&["Bearer \u{e9}"], Err(Reason::Malformed)),
+            (&[&long], Err(Reason::Malformed)),
+            (&["Bearer a", "Bearer b"], Err(Reason::Ambiguous)),
+            (&["Bearer a", "Bearer a"], Err(Reason::Ambiguous)),
+            (&["Basic a", "Bearer b"], Err(Reason::Ambiguous)),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            assert_eq!(bearer(&headers), *expected, "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Ways to prove who one is. An open set: a method is one file and a line in [`METHODS`].
+
+mod anonymous;
+pub mod jwt;
+mod mtls;
+
+use super::{ConfigProblem, Identity, Reason};
+use crate::config;
+use crate::message::Head;
+use crate::tls::identity::Peer;
+
+/// What a caller has to show, before any body is read.
+pub struct Presented<'a> {
+    pub head: &'a Head,
+    pub peer: &'a Peer,
+    pub now_unix: u64,
+}
+
+pub trait Method: Send + Sync {
+    /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
+    fn identify(&self, presented: &Presented<'_>) -> Result<Option<Identity>, Reason>;
+
+    /// Whether it lets in callers who show nothing.
+    fn takes_strangers(&self) -> bool {
+        false
+    }
+}
+
+/// A line of the table.
+pub struct Kind {
+    /// As in the configuration and in [`Identity::method`].
+    pub name: &'static str,
+    /// The problem's path is below the method's own name: `.jwks_file`, or empty.
+    pub open: fn(&config::Method) -> Result<Box<dyn Method>, ConfigProblem>,
+}
+
+/// All methods, sorted by name.
+pub static METHODS: &[Kind] = &[
+    Kind { name: anonymous::NAME, open: anonymous::open },
+    Kind { name: jwt::NAME, open: jwt::open },
+    Kind { name: mtls::NAME, open: mtls::open },
+];
+
+/// The line of [`METHODS`] that a setting asks for.
+pub fn kind(config: &config::Method) -> &'static Kind {
+    let name = match config {
+        config::Method::Anonymous => anonymous::NAME,
+        config::Method::Jwt(_) => jwt::NAME,
+        config::Method::Mtls => mtls::NAME,
+    };
+    METHODS.iter().find(|kind| kind.name == name).expect("every method has its line: tested")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn does_the_table_agree_with_the_configuration() {
+        let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
+        assert!(names.is_sorted());
+        assert_eq!(names, ["anonymous", "jwt", "mtls"]);
+        assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
+    }
+}
