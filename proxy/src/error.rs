@@ -18,6 +18,9 @@ pub enum Error {
     MethodNotAllowed { method: String, allowed: &'static str },
     #[error("the model `{model}` does not exist; this server has: {known}")]
     UnknownModel { model: String, known: String },
+    /// The protocol knows versions of a model; every model here has one, named "1".
+    #[error("the model `{model}` has no version `{version}`; it has version `1`")]
+    UnknownVersion { model: String, version: String },
     /// The model is there but does other work.
     #[error("the model `{model}` cannot {task}")]
     WrongTask { model: String, task: &'static str },
@@ -30,6 +33,9 @@ pub enum Error {
     Unsupported { feature: String },
     #[error("the request body did not arrive within {seconds} s")]
     BodyTimeout { seconds: u64 },
+    /// The caller's own deadline (`grpc-timeout`).
+    #[error("the request was not answered within its deadline of {} ms", limit.as_millis())]
+    DeadlineExceeded { limit: Duration },
     /// The caller went away; nobody hears this verdict, but log and metrics keep it.
     #[error("the caller left")]
     CallerLeft,
@@ -124,11 +130,13 @@ impl Error {
             UnknownPath { .. } => (404, grpc::UNIMPLEMENTED, "unknown_path", "request"),
             MethodNotAllowed { .. } => (405, grpc::UNIMPLEMENTED, "method_not_allowed", "request"),
             UnknownModel { .. } => (404, grpc::NOT_FOUND, "unknown_model", "request"),
+            UnknownVersion { .. } => (404, grpc::NOT_FOUND, "unknown_version", "request"),
             WrongTask { .. } => (400, grpc::FAILED_PRECONDITION, "wrong_task", "request"),
             BodyTooLarge { .. } => (413, grpc::RESOURCE_EXHAUSTED, "body_too_large", "request"),
             UnsupportedMediaType { .. } => (415, grpc::INVALID_ARGUMENT, "unsupported_media_type", "request"),
             Unsupported { .. } => (400, grpc::UNIMPLEMENTED, "unsupported", "request"),
             BodyTimeout { .. } => (408, grpc::DEADLINE_EXCEEDED, "body_timeout", "request"),
+            DeadlineExceeded { .. } => (504, grpc::DEADLINE_EXCEEDED, "deadline_exceeded", "request"),
             CallerLeft => (499, grpc::CANCELLED, "caller_left", "request"),
             CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
             CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),

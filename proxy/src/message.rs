@@ -13,6 +13,10 @@ pub struct Head {
     pub query: Option<String>,
     pub headers: HeaderMap,
     pub version: Version,
+    /// This exchange's id, drawn by the sidecar: unique, of `[A-Za-z0-9_-]`. Answers, logs and the worker carry it.
+    pub request_id: String,
+    /// When the head arrived, seconds since 1970. Dialects own no clock.
+    pub arrived_unix_seconds: u64,
 }
 
 impl Head {

@@ -3,5 +3,6 @@
 pub mod device;
 pub mod engine;
 pub mod kernels;
+pub mod sampler;
 pub mod tokenizer;
 pub mod weights;

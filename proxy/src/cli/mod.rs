@@ -1,6 +1,8 @@
 //! The command line: one file for each subcommand.
 
 pub mod certs;
+pub mod check;
+pub mod proxy;
 mod state;
 pub mod token;
 mod trust;

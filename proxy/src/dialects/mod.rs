@@ -3,13 +3,22 @@
 //! A dialect is pure: bytes in, a question for the worker out; the worker's events in, parts of an answer out.
 //! It never does I/O, never waits, and knows neither credentials nor queues nor other dialects.
 
+#[doc(hidden)]
+pub mod drive;
+mod fields;
+pub mod kserve_v2;
+pub mod openai;
+mod percent;
+mod sampling;
+mod single;
+
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};
 use bytes::Bytes;
 use outrider_protos::worker::v1 as worker;
 
 /// All dialects, sorted by name.
-pub static DIALECTS: &[&dyn Dialect] = &[];
+pub static DIALECTS: &[&dyn Dialect] = &[&kserve_v2::KserveV2, &openai::OpenAi];
 
 /// A language callers speak.
 pub trait Dialect: Sync {
@@ -19,8 +28,9 @@ pub trait Dialect: Sync {
     /// Whether this request is in this dialect, and what it asks for. Sees only the head: no body has been read.
     fn route(&self, head: &Head) -> Option<Operation>;
 
-    /// Understands the whole request.
-    fn parse(&self, operation: Operation, head: &Head, body: Bytes) -> Result<Parsed, Error>;
+    /// Understands the whole request. `facts` tell which models there are and what they do, so that a question no
+    /// model here can answer is refused before anything is woken.
+    fn parse(&self, operation: Operation, head: &Head, body: Bytes, facts: &Facts) -> Result<Parsed, Error>;
 
     /// A refusal before any [`Parsed`] exists (no route, no credential, no sense), complete from head to end.
     fn refusal(&self, head: &Head, verdict: &Verdict) -> Vec<Part>;
@@ -95,6 +105,43 @@ pub struct ModelFacts {
     pub name: String,
     /// What the worker last said of it; `None` until it has run once.
     pub info: Option<worker::Model>,
+}
+
+impl Facts {
+    /// The model of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`], naming the models there are.
+    pub fn model(&self, name: &str) -> Result<&ModelFacts, Error> {
+        self.models.iter().find(|model| model.name == name).ok_or_else(|| Error::UnknownModel {
+            model: name.chars().take(256).collect(),
+            known: self.models.iter().map(|model| format!("`{}`", model.name)).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+impl ModelFacts {
+    /// Refuses a question this model is known not to answer. A model never seen is given the benefit of the doubt:
+    /// the worker decides.
+    ///
+    /// # Errors
+    /// [`Error::WrongTask`].
+    pub fn must(&self, task: worker::Task) -> Result<(), Error> {
+        if self.can(task) {
+            return Ok(());
+        }
+        let task = match task {
+            worker::Task::Generate => "generate text",
+            worker::Task::Embed => "embed text",
+            worker::Task::Infer | worker::Task::Unspecified => "run on tensors",
+        };
+        Err(Error::WrongTask { model: self.name.clone(), task })
+    }
+
+    /// Whether it does this, or might: `true` for a model never seen.
+    pub fn can(&self, task: worker::Task) -> bool {
+        self.info.as_ref().is_none_or(|info| info.tasks().any(|one| one == task))
+    }
 }
 
 /// Builds one caller's answer: a pure state machine, events in, parts out.

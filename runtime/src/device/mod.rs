@@ -2,10 +2,17 @@
 //!
 //! A device knows weights, the KV cache and programs. It never knows a model, a sequence or a request.
 
+pub mod check;
 pub mod program;
+pub mod reference;
+pub mod testing;
+pub mod wgpu;
 
 use crate::weights::TensorView;
-pub use program::{Activation, IndexId, KvId, Op, Program, ProgramBuilder, RealId, ValueId, WeightId};
+pub use program::{
+    Activation, HeadShape, IndexId, KvId, Op, Pooling, Program, ProgramBuilder, RealId, RopeStyle, Shape, ValueId,
+    WeightId,
+};
 
 /// Something that holds weights and runs programs.
 ///
@@ -52,6 +59,8 @@ pub enum DeviceError {
     NoAdapter { wanted: String, found: String },
     #[error("tensor {tensor:?}: {reason}")]
     Pack { tensor: String, reason: String },
+    #[error("op {op} of the program cannot run: {reason}; this is a mistake of the model that recorded it")]
+    Program { op: usize, reason: String },
     #[error("out of device memory: {bytes} bytes for {what}")]
     OutOfMemory { what: &'static str, bytes: u64 },
     #[error("the device was lost: {reason}")]

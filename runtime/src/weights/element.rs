@@ -48,6 +48,11 @@ impl ElementType {
         TABLE.iter().find(|row| row.2 == number).map(|row| row.0)
     }
 
+    /// All names in one line, for errors: `"F32, F16, …"`.
+    pub fn names() -> String {
+        TABLE.iter().map(|row| row.1).collect::<Vec<_>>().join(", ")
+    }
+
     fn row(self) -> &'static (ElementType, &'static str, u32, usize, usize) {
         TABLE.iter().find(|row| row.0 == self).expect("every type is in the table")
     }

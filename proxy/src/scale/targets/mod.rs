@@ -1,0 +1,26 @@
+//! What can be woken and put to sleep. An open set: a target is a file and a line in [`TARGETS`].
+
+mod external;
+mod process;
+
+pub use external::External;
+pub use process::Process;
+
+use async_trait::async_trait;
+
+/// Names of all targets, sorted; each is a file of this folder.
+pub static TARGETS: &[&str] = &["external", "process"];
+
+/// A worker as something that starts and ends. Called by one task, never twice at once.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Starts the worker; returns when it serves. Dropping the future gives the attempt up.
+    /// The error is told to callers who wait: words for them, not a dump.
+    async fn start(&self) -> Result<(), String>;
+
+    /// Ends the worker; returns when its memory is free again. Nothing to do if there is none.
+    async fn stop(&self);
+
+    /// Resolves when a started worker ends by itself, and says how.
+    async fn exited(&self) -> String;
+}
