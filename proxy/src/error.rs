@@ -33,6 +33,9 @@ pub enum Error {
     Unsupported { feature: String },
     #[error("the request body did not arrive within {seconds} s")]
     BodyTimeout { seconds: u64 },
+    /// The caller's own deadline (`grpc-timeout`).
+    #[error("the request was not answered within its deadline of {} ms", limit.as_millis())]
+    DeadlineExceeded { limit: Duration },
     /// The caller went away; nobody hears this verdict, but log and metrics keep it.
     #[error("the caller left")]
     CallerLeft,
@@ -133,6 +136,7 @@ impl Error {
             UnsupportedMediaType { .. } => (415, grpc::INVALID_ARGUMENT, "unsupported_media_type", "request"),
             Unsupported { .. } => (400, grpc::UNIMPLEMENTED, "unsupported", "request"),
             BodyTimeout { .. } => (408, grpc::DEADLINE_EXCEEDED, "body_timeout", "request"),
+            DeadlineExceeded { .. } => (504, grpc::DEADLINE_EXCEEDED, "deadline_exceeded", "request"),
             CallerLeft => (499, grpc::CANCELLED, "caller_left", "request"),
             CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
             CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),

@@ -1,13 +1,27 @@
 //! The sidecar: who may speak, in which dialect, and when.
+//!
+//! One request's path, all of it on the page `exchange`:
+//!
+//! ```text
+//! accept → downstream ─ receive → route → identify → authorize → parse → admit → send → respond → record
+//!                                 dialects  auth       auth      dialects admission worker  dialects  record, metrics
+//! ```
 
+pub mod accept;
+pub mod admin;
 pub mod admission;
 pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod dialects;
+pub mod downstream;
 pub mod error;
+pub mod exchange;
 pub mod files;
 pub mod message;
+pub mod metrics;
+pub mod record;
 pub mod scale;
 pub mod server;
 pub mod tls;
+pub mod worker;

@@ -1,1 +1,44 @@
-fn main() {}
+//! Entry of `outrider`: reads the command line and hands over.
+
+use clap::{Parser, Subcommand};
+use outrider::cli;
+use std::process::ExitCode;
+
+/// A sidecar for inference: who may speak, in which dialect, and when.
+#[derive(Parser)]
+#[command(name = "outrider", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make identities of the development trust domain.
+    Certs(cli::certs::Args),
+    /// Say whether a configuration makes sense.
+    Check(cli::check::Args),
+    /// Run the sidecar by a configuration file.
+    Proxy(cli::proxy::Args),
+    /// Make credentials of the development issuer.
+    Token(cli::token::Args),
+    /// Serve a model on this machine: makes all that is needed, starts the worker, is the sidecar.
+    Up(cli::up::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Certs(args) => cli::certs::run(args),
+        Command::Check(args) => cli::check::run(args),
+        Command::Proxy(args) => cli::proxy::run(args),
+        Command::Token(args) => cli::token::run(args),
+        Command::Up(args) => cli::up::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outrider: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,7 +1,37 @@
 //! Composition root: builds the rooms, opens the listeners, and closes everything in the right order.
+//!
+//! One single-threaded runtime for each core serves callers: a third less CPU per request than one runtime over all
+//! cores, for nothing is stolen and nothing wakes a neighbour. The thread that called [`run`] conducts: signals, the
+//! admin listener, starting and stopping the worker.
 
-use crate::config::Config;
-use std::net::SocketAddr;
+mod door;
+mod listeners;
+
+use crate::accept::Acceptor;
+use crate::admin;
+use crate::admission::{self, Admission, QueueLimits};
+use crate::auth::{Authenticator, ConfigProblem};
+use crate::config::{Config, TlsMode};
+use crate::dialects::{DIALECTS, Dialect};
+use crate::exchange::Exchange;
+use crate::metrics::Metrics;
+use crate::record::{Journal, Lines, unix_now};
+use crate::scale::targets::{External, Process, Target};
+use crate::tls::sources::files::{Files, SourceError, WATCH_PERIOD};
+use crate::tls::{Mode, server_config};
+use crate::worker::{Known, Uds, Worker, take_seat};
+use arc_swap::ArcSwap;
+use door::{App, app};
+use pingora_core::apps::HttpServerApp;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+/// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
+const WORKER_END: Duration = Duration::from_secs(4);
 
 /// What listens where; ports are the real ones, also where the configuration said 0.
 #[derive(Clone, Copy, Debug)]
@@ -13,13 +43,226 @@ pub struct Running {
 /// Why the server could not start, in words that say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {address} ({path}): {source}")]
-    Listen { path: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address} ({path}): {source}; {advice}")]
+    Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
+    #[error("tls: {0}")]
+    Tls(#[from] SourceError),
+    #[error("{0}")]
+    Auth(#[from] ConfigProblem),
+    #[error("the operating system gave no threads or timers: {0}")]
+    System(#[from] std::io::Error),
 }
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
 ///
-/// `on_ready` is called once, when callers can connect; it prints the one line `ready`, for `run` prints nothing.
-pub fn run(_config: Config, _on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    Ok(())
+/// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
+/// stdout.
+pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    let worker = Arc::new(Uds::new(config.worker.socket.clone(), config.threads + 1));
+    let start_timeout = config.worker.start_timeout;
+    let target: Arc<dyn Target> = match &config.worker.command {
+        Some(command) => Arc::new(Process::new(command.clone(), start_timeout)),
+        None => Arc::new(External::new(config.worker.socket.clone(), start_timeout)),
+    };
+    let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
+    let server = Server::open(config, Parts { worker, target, dialects: DIALECTS, journal })?;
+    server.run(signals, on_ready)
 }
+
+/// What differs between the real server and one under test.
+pub struct Parts {
+    pub worker: Arc<dyn Worker>,
+    pub target: Arc<dyn Target>,
+    pub dialects: &'static [&'static dyn Dialect],
+    pub journal: Journal,
+}
+
+/// Everything open, nothing running.
+pub struct Server {
+    config: Config,
+    exchange: Arc<Exchange>,
+    target: Arc<dyn Target>,
+    acceptor: Arc<Acceptor>,
+    identity: Option<(Files, Arc<ArcSwap<crate::tls::Material>>)>,
+    listener: TcpListener,
+    admin: TcpListener,
+}
+
+impl Server {
+    /// Reads what must be readable, and takes the ports.
+    pub fn open(config: Config, parts: Parts) -> Result<Server, Error> {
+        listeners::raise_fd_limit();
+        let journal = Arc::new(parts.journal);
+        let identity = identity(&config)?;
+        let authenticator = Authenticator::from_config(&config.auth.methods)?;
+        let listener = listeners::listen("listen", config.listen)?;
+        let admin = listeners::listen("admin", config.admin)?;
+        let mode = if config.tls.mode == TlsMode::Strict { Mode::Strict } else { Mode::Permissive };
+        let tls = identity.as_ref().map(|(_, material)| server_config(mode, material.clone()));
+        let acceptor = Arc::new(Acceptor::new(config.tls.mode, tls, config.limits.clone(), journal.clone()));
+        let exchange = Arc::new(Exchange {
+            dialects: parts.dialects,
+            authenticator,
+            admission: Admission::new(admission_limits(&config)),
+            worker: parts.worker,
+            known: Arc::new(Known::new(config.worker.models.clone(), unix_now().as_secs())),
+            limits: config.limits.clone(),
+            journal,
+        });
+        Ok(Server { config, exchange, target: parts.target, acceptor, identity, listener, admin })
+    }
+
+    /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
+    /// second one is at once.
+    pub fn run(
+        self,
+        stop: impl FnOnce() -> mpsc::UnboundedReceiver<()>,
+        on_ready: impl FnOnce(&Running),
+    ) -> Result<(), Error> {
+        let running = Running { listen: self.listener.local_addr()?, admin: self.admin.local_addr()? };
+        let threads = self.config.threads;
+        take_seat(threads);
+        let control = Builder::new_current_thread().enable_all().build()?;
+        control.block_on(async move {
+            let stop = stop();
+            let app = app(self.exchange.clone(), &self.config);
+            let (halt, halted) = watch::channel(false);
+            let (cut, to_cut) = watch::channel(false);
+            let (alive, mut all_gone) = mpsc::channel::<()>(1);
+            for seat in 0..threads {
+                let listener = self.listener.try_clone()?;
+                let (acceptor, app, alive) = (self.acceptor.clone(), app.clone(), alive.clone());
+                let (halted, to_cut) = (halted.clone(), to_cut.clone());
+                std::thread::Builder::new().name(format!("outrider-{seat}")).spawn(move || {
+                    let _alive = alive;
+                    if let Err(error) = serve(seat, listener, acceptor, app, halted, to_cut) {
+                        tracing::error!(seat, %error, "a serving thread ended");
+                    }
+                })?;
+            }
+            drop(alive);
+            let (end_worker, worker_ended) = self.staff(running)?;
+            // Each thread has its own copy: when the last one closes, nobody can connect any more.
+            drop(self.listener);
+            on_ready(&running);
+            tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
+            drain(stop, &self.exchange, app, &halt, &cut, self.config.drain.timeout, &mut all_gone).await;
+            let _ = end_worker.send(());
+            let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
+            tracing::info!("ended");
+            Ok(())
+        })
+    }
+
+    /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
+    /// told to end by the first half of what is returned and has ended when the second half resolves.
+    fn staff(&self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+        let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
+        let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running);
+        tokio::spawn(admin::serve(admin, Arc::new(office)));
+        if let Some((files, material)) = &self.identity {
+            tokio::spawn(files.clone().watch(material.clone(), WATCH_PERIOD));
+        }
+        let (end, ended) = oneshot::channel();
+        let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
+        Ok((end, tokio::spawn(keeper)))
+    }
+}
+
+/// One thread's life: accept until halted, then wait for its connections, until cut.
+fn serve(
+    seat: usize,
+    listener: TcpListener,
+    acceptor: Arc<Acceptor>,
+    app: Arc<App>,
+    halted: watch::Receiver<bool>,
+    mut to_cut: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    take_seat(seat);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let tracker = TaskTracker::new();
+        acceptor.serve(listener, app, halted, tracker.clone()).await;
+        tracker.close();
+        tokio::select! {
+            () = tracker.wait() => {}
+            _ = to_cut.wait_for(|cut| *cut) => {}
+        }
+        Ok(())
+    })
+    // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
+}
+
+/// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
+async fn drain(
+    mut stop: mpsc::UnboundedReceiver<()>,
+    exchange: &Exchange,
+    app: Arc<App>,
+    halt: &watch::Sender<bool>,
+    cut: &watch::Sender<bool>,
+    timeout: Duration,
+    all_gone: &mut mpsc::Receiver<()>,
+) {
+    stop.recv().await;
+    tracing::info!(timeout_seconds = timeout.as_secs_f64(), "draining");
+    // Readiness goes with it.
+    exchange.admission.drain();
+    // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
+    halt.send_replace(true);
+    // … and idle http/1 connections are closed now.
+    app.http_cleanup().await;
+    tokio::select! {
+        _ = all_gone.recv() => return,
+        () = tokio::time::sleep(timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
+        _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
+    }
+    cut.send_replace(true);
+    let _ = tokio::time::timeout(Duration::from_secs(1), all_gone.recv()).await;
+}
+
+/// A value for each SIGTERM or SIGINT. Called within a runtime.
+fn signals() -> mpsc::UnboundedReceiver<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (tell, told) = mpsc::unbounded_channel();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        match signal(kind) {
+            Ok(mut signal) => {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    while signal.recv().await.is_some() {
+                        let _ = tell.send(());
+                    }
+                });
+            }
+            Err(error) => tracing::error!(%error, "a signal cannot be watched"),
+        }
+    }
+    // Without any signal handler the server still serves until it is killed.
+    std::mem::forget(tell);
+    told
+}
+
+fn identity(config: &Config) -> Result<Option<(Files, Arc<ArcSwap<crate::tls::Material>>)>, Error> {
+    let Some(files) = &config.tls.files else { return Ok(None) };
+    let files = Files {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        trust_bundle: files.trust_bundle.clone(),
+        trust_domain: config.tls.trust_domain.clone(),
+    };
+    let material = Arc::new(ArcSwap::from_pointee(files.load()?));
+    Ok(Some((files, material)))
+}
+
+fn admission_limits(config: &Config) -> admission::Limits {
+    admission::Limits {
+        concurrency: config.worker.concurrency,
+        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        wait_max: config.queue.wait_max,
+        idle_timeout: config.worker.idle_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use crate::tls::SpiffeId;
 use crate::tls::sources::self_signed::Wish;
 use std::error::Error;
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -87,7 +88,7 @@ pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
         write_private(&bundle, &bytes).map_err(failed)?;
     }
     for file in [certificate, key, bundle] {
-        println!("{}", file.display());
+        writeln!(std::io::stdout(), "{}", file.display())?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::trust::{self, AUDIENCE, ISSUER};
 use crate::auth::issuer::Token;
 use serde_json::{Map, Value};
 use std::error::Error;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,8 +60,7 @@ pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
         ttl_seconds: args.ttl.as_secs(),
         claims: args.claims.into_iter().collect::<Map<_, _>>(),
     });
-    println!("{token}");
-    Ok(())
+    Ok(writeln!(std::io::stdout(), "{token}")?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::{IpAddr, SocketAddr};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -29,10 +30,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// For callers; port 0 picks a free one
-    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDR", value_parser = address)]
     pub listen: SocketAddr,
     /// For metrics, health and the status page
-    #[arg(long, default_value = "127.0.0.1:15020", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:15020", value_name = "ADDR", value_parser = address)]
     pub admin: SocketAddr,
     /// Who may connect: client certificates only, everybody, or plaintext only
     #[arg(long, value_enum, default_value_t = Tls::Permissive)]
@@ -86,6 +87,15 @@ fn idle_timeout(text: &str) -> Result<MaybeNever, String> {
         return Ok(None);
     }
     Quantity::Text(text.into()).duration().map(|duration| Some(duration).filter(|duration| !duration.is_zero()))
+}
+
+/// `127.0.0.1:8443`, `[::]:8443`, or `:8443` for the loopback.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let of_port = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    match of_port {
+        Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        None => text.parse().map_err(|_| "write 127.0.0.1:8443, [::]:8443, or :0 for any free port".into()),
+    }
 }
 
 fn device(text: &str) -> Result<String, String> {
@@ -206,8 +216,8 @@ fn proxy_yaml(args: &Args, state: &State, models: &[Model], worker: &Path) -> Va
             "models": models.iter().map(|model| &model.name).collect::<Vec<_>>(),
             "idle_timeout": idle_timeout,
         },
-        // Somebody is waiting at the terminal after Ctrl-C.
-        "drain": {"timeout": "1s"},
+        // Somebody is waiting at the terminal after Ctrl-C: in two seconds all is over, the worker too.
+        "drain": {"timeout": "1500ms"},
     });
     if let Some(concurrency) = args.concurrency {
         yaml["worker"]["concurrency"] = json!(concurrency);
@@ -278,6 +288,7 @@ fn keep_fresh(path: PathBuf, address: IpAddr) {
 }
 
 pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    super::start_logging();
     let models = models(&args.models)?;
     let worker = worker_program()?;
     let state = State::open(State::place(args.state_dir.as_deref())?)?;
@@ -307,7 +318,8 @@ fn announce(args: &Args, state: &State, running: &Running, model: &str) {
     eprintln!("outrider: callers  {}", url(scheme, running.listen));
     eprintln!("outrider: status   {}", url("http", running.admin));
     eprintln!("outrider: clients  . {}", quoted(&state.file("client.env").display().to_string()));
-    println!("ready");
+    // Whoever started us may have stopped listening; that is no reason to stop serving.
+    let _ = writeln!(std::io::stdout(), "ready");
 }
 
 #[cfg(test)]
@@ -369,6 +381,7 @@ mod tests {
         for never in ["0", "0s", "0ms"] {
             assert_eq!(args(&["--idle-timeout", never]).unwrap().idle_timeout, None);
         }
+        assert_eq!(args(&["--listen", ":0"]).unwrap().listen, "127.0.0.1:0".parse().unwrap());
         assert_eq!(args(&["--device", "wgpu:llvm pipe"]).unwrap().device, "wgpu:llvm pipe");
         for bad in [
             ["--idle-timeout", "soon"],

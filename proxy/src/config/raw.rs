@@ -180,6 +180,9 @@ impl Raw {
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
         };
+        if config.tls.mode == TlsMode::Disable && config.auth.methods.contains(&Method::Mtls) {
+            p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+        }
         if config.listen == config.admin && config.listen.port() != 0 {
             p.add("admin", "must not be the address of `listen`");
         }

@@ -1,0 +1,117 @@
+//! The least HTTP/1.1 that curl, a browser, Prometheus and a kubelet need: one request, one answer, closed.
+//!
+//! Never reads more than a head; a body, should one come, is ignored with the connection.
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+#[derive(Debug, PartialEq)]
+pub struct Request {
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+}
+
+pub struct Reply {
+    status: u16,
+    media_type: &'static str,
+    extra: String,
+    body: String,
+}
+
+impl Reply {
+    fn new(status: u16, media_type: &'static str, body: String) -> Self {
+        Reply { status, media_type, extra: String::new(), body }
+    }
+
+    pub fn text(status: u16, body: &str) -> Self {
+        Reply::new(status, "text/plain; charset=utf-8", body.into())
+    }
+
+    pub fn html(body: String) -> Self {
+        Reply::new(200, "text/html; charset=utf-8", body)
+    }
+
+    /// Prometheus' text format.
+    pub fn metrics(body: String) -> Self {
+        Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body)
+    }
+
+    pub fn json(status: u16, body: &Value) -> Self {
+        Reply::new(status, "application/json", format!("{body:#}\n"))
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.extra.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    fn bytes(&self, head_only: bool) -> Vec<u8> {
+        let reason = match self.status {
+            200 => "OK",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            503 => "Service Unavailable",
+            _ => "Bad Request",
+        };
+        // The page runs no scripts and is embedded nowhere.
+        let mut text = format!(
+            "HTTP/1.1 {} {reason}\r\nserver: outrider\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
+             cache-control: no-store\r\nx-content-type-options: nosniff\r\n\
+             content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\r\n\
+             connection: close\r\n{}\r\n",
+            self.status,
+            self.media_type,
+            self.body.len(),
+            self.extra
+        );
+        if !head_only {
+            text.push_str(&self.body);
+        }
+        text.into_bytes()
+    }
+}
+
+/// Reads one request, answers it, closes.
+pub async fn serve(mut tcp: TcpStream, answer: impl FnOnce(&Request) -> Reply) -> std::io::Result<()> {
+    let mut head = Vec::with_capacity(1024);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if head.len() > HEAD_BYTES_MAX || tcp.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
+    let bytes = match parse(&head) {
+        Some(request) => answer(&request).bytes(request.method == "HEAD"),
+        None => Reply::text(400, "this is no HTTP/1 request\n").bytes(false),
+    };
+    tcp.write_all(&bytes).await?;
+    tcp.shutdown().await
+}
+
+fn parse(head: &[u8]) -> Option<Request> {
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let sane = words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/');
+    let path = target.split('?').next()?.to_owned();
+    sane.then(|| Request { method: method.to_owned(), path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_request_lines_are_understood() {
+        let parsed = |line: &str| parse(format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).map(|r| (r.method, r.path));
+        assert_eq!(parsed("GET /metrics?x=1 HTTP/1.1"), Some(("GET".into(), "/metrics".into())));
+        for bad in
+            ["", "GET", "GET /", "GET / HTTP/2", "GET http://x/ HTTP/1.1", "GET / HTTP/1.1 x", "\u{16}\u{3}\u{1}"]
+        {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The operator's window: metrics, health, drain, the configuration in force, and a page for people.
+//!
+//! On its own listener, by default on the loopback: whoever reaches it may read all of it and drain the server. Serves
+//! one small request per connection; never anything a caller of the models may need.
+
+mod http;
+mod page;
+
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::server::Running;
+use http::{Reply, Request};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// For one whole request and its answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTIONS_MAX: usize = 64;
+
+/// What the window shows.
+pub struct Office {
+    exchange: Arc<Exchange>,
+    config: Config,
+    running: Running,
+    since: Instant,
+}
+
+/// Serves for ever.
+pub async fn serve(listener: TcpListener, office: Arc<Office>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let office = office.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let _ = tokio::time::timeout(TIMEOUT, http::serve(tcp, |request| office.answer(request))).await;
+        });
+    }
+}
+
+impl Office {
+    pub fn new(exchange: Arc<Exchange>, config: Config, running: Running) -> Self {
+        Office { exchange, config, running, since: Instant::now() }
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST" | "PUT", "/drain") => self.drain(),
+            (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
+            ("GET" | "HEAD", path) => match path {
+                "/" => Reply::html(self.page()),
+                "/metrics" => Reply::metrics(self.exchange.journal.metrics.expose(&self.exchange.admission.snapshot())),
+                "/healthz/live" => Reply::text(200, "live\n"),
+                "/healthz/ready" => self.ready(),
+                "/config_dump" => Reply::json(200, &self.config.dump()),
+                _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /drain /config_dump\n"),
+            },
+            _ => Reply::text(405, "use GET\n").with("allow", "GET, HEAD"),
+        }
+    }
+
+    /// Ready also while the worker sleeps, for it would be woken; not while starts fail.
+    fn ready(&self) -> Reply {
+        let snapshot = self.exchange.admission.snapshot();
+        if self.exchange.ready() {
+            return Reply::text(200, "ready\n");
+        }
+        let why = match snapshot.reason {
+            Some(reason) => format!("the worker does not start: {reason}\n"),
+            None => "draining\n".into(),
+        };
+        Reply::text(503, &why)
+    }
+
+    /// Takes nobody new from now on; the process goes on until it is told to end. Made for `preStop` hooks.
+    fn drain(&self) -> Reply {
+        self.exchange.admission.drain();
+        let snapshot = self.exchange.admission.snapshot();
+        Reply::json(200, &json!({"draining": true, "running": snapshot.running, "waiting": snapshot.waiting}))
+    }
+
+    fn page(&self) -> String {
+        page::render(&page::Page {
+            listen: self.running.listen,
+            tls: self.config.tls.mode,
+            facts: self.exchange.facts(),
+            snapshot: self.exchange.admission.snapshot(),
+            up: self.since.elapsed(),
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! THE PAGE: one request's nine stages in order, and nothing else.
+//!
+//! receive → route → identify → authorize → parse → admit → send → respond → record. Each stage consumes the noun that
+//! the one before it made, so that leaving one out does not compile. Any error goes to one place, [`Floor::refuse`].
+//! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
+
+mod floor;
+
+use crate::admission::{Admission, Permit, Ticket};
+use crate::auth::{Authenticator, Authorized, Identity};
+use crate::config::Limits;
+use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
+use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
+use crate::error::{Error, grpc};
+use crate::message::Head;
+use crate::record::Journal;
+use crate::worker::{Events, Known, Worker};
+use floor::{Floor, Voice};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Times a request is given to a worker before it is given up: twice it may meet one that dies.
+const TRIES: u32 = 3;
+/// Before asking a worker again that says it is loading or draining.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The rooms an exchange leads through.
+pub struct Exchange {
+    pub dialects: &'static [&'static dyn Dialect],
+    pub authenticator: Authenticator,
+    pub admission: Arc<Admission>,
+    pub worker: Arc<dyn Worker>,
+    pub known: Arc<Known>,
+    pub limits: Limits,
+    pub journal: Arc<Journal>,
+}
+
+/// A request whose head makes sense.
+struct Call(Head);
+
+/// Whose dialect and question are known.
+struct Routed {
+    head: Head,
+    dialect: &'static dyn Dialect,
+    operation: Operation,
+}
+
+/// Whose caller is known; `None` for open questions, asked without a credential.
+struct Identified {
+    routed: Routed,
+    identity: Option<Identity>,
+}
+
+/// Whose caller may ask.
+struct Permitted {
+    routed: Routed,
+    _authorized: Option<Authorized>,
+}
+
+/// Which was read and understood.
+struct Understood {
+    ask: Ask,
+    bytes: usize,
+}
+
+/// Whose turn it is; without a permit where no worker is needed.
+struct Admitted {
+    ask: Ask,
+    bytes: usize,
+    permit: Option<Permit>,
+}
+
+/// Whose answer has begun. Fields are dropped in this order: the work ends before its place is given away.
+struct Sent {
+    first: Event,
+    events: Events,
+    _permit: Option<Permit>,
+}
+
+impl Exchange {
+    /// From head to end; returns whether the answer reached its end.
+    pub async fn serve(&self, caller: Downstream<'_>) -> bool {
+        let deadline = caller.header("grpc-timeout").and_then(timeout_of);
+        let mut floor = Floor::open(caller, self.journal.clone());
+        let told = match deadline {
+            Some(limit) => match tokio::time::timeout(limit, self.stages(&mut floor)).await {
+                Ok(told) => told,
+                Err(_) => Err(Error::DeadlineExceeded { limit }),
+            },
+            None => self.stages(&mut floor).await,
+        };
+        if let Err(error) = told {
+            floor.refuse(error).await;
+        }
+        floor.close()
+    }
+
+    async fn stages(&self, floor: &mut Floor<'_>) -> Result<(), Error> {
+        // Route first, because even a refusal is spoken in the caller's dialect.
+        let call = self.receive(floor)?;
+        let routed = self.route(call, floor)?;
+        let identified = self.identify(routed, floor)?;
+        // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
+        // 1,000 × `body_bytes_max`.
+        let permitted = self.authorize(identified)?;
+        // Parse before admit: only a well-formed question may wake a worker.
+        let understood = self.parse(permitted, floor).await?;
+        let admitted = self.admit(understood, floor).await?;
+        let sent = self.send(admitted, floor).await?;
+        self.respond(sent, floor).await
+    }
+
+    fn receive(&self, floor: &mut Floor<'_>) -> Result<Call, Error> {
+        let head = floor.head()?;
+        must_not_be_grpc_on_h1(&head)?;
+        Ok(Call(head))
+    }
+
+    fn route(&self, Call(head): Call, floor: &mut Floor<'_>) -> Result<Routed, Error> {
+        let mut answers = self.dialects.iter().filter_map(|dialect| Some((*dialect, dialect.route(&head)?)));
+        let Some((dialect, operation)) = answers.next() else {
+            return Err(Error::UnknownPath { method: head.method.to_string(), path: head.path });
+        };
+        floor.speaks(Voice::Dialect(dialect));
+        floor.record.dialect = dialect.name();
+        floor.record.operation = operation.name;
+        Ok(Routed { head, dialect, operation })
+    }
+
+    fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
+        let known = self.authenticator.identify(&routed.head, floor.peer(), floor.record.unix_seconds());
+        // Here the credential ends its journey: no dialect, worker or log ever sees it.
+        for name in ["authorization", "proxy-authorization", "x-api-key", "cookie"] {
+            routed.head.headers.remove(name);
+        }
+        let identity = match known {
+            Ok(identity) => Some(identity),
+            Err(_) if routed.operation.open => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(identity) = &identity {
+            floor.record.subject = Some(identity.subject.clone());
+            floor.expires_at(identity.expires_at_unix);
+        }
+        Ok(Identified { routed, identity })
+    }
+
+    fn authorize(&self, Identified { routed, identity }: Identified) -> Result<Permitted, Error> {
+        let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
+        Ok(Permitted { routed, _authorized: authorized })
+    }
+
+    async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
+        let body = floor.body().await?;
+        let bytes = body.len();
+        let facts = self.facts();
+        let parsed = routed.dialect.parse(routed.operation, &routed.head, body, &facts)?;
+        floor.speaks(Voice::Answer(parsed.answer));
+        if let Some(model) = parsed.model {
+            facts.model(&model)?;
+            floor.record.model = Some(model);
+        }
+        Ok(Understood { ask: parsed.ask, bytes })
+    }
+
+    async fn admit(&self, Understood { ask, bytes }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
+        let needs_worker = match ask {
+            Ask::About { wake } => wake && !self.known.has_met(),
+            _ => true,
+        };
+        let permit = if needs_worker { Some(self.permit(Ticket { bytes, place: None }, floor).await?) } else { None };
+        Ok(Admitted { ask, bytes, permit })
+    }
+
+    async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
+        let permit = floor.unless_over(self.admission.admit(ticket)).await?;
+        floor.record.waited(permit.waited);
+        floor.record.generation = permit.generation();
+        Ok(permit)
+    }
+
+    /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
+    async fn send(&self, admitted: Admitted, floor: &mut Floor<'_>) -> Result<Sent, Error> {
+        let Admitted { ask, bytes, mut permit } = admitted;
+        loop {
+            floor.record.tries += 1;
+            let mut events = self.ask(&ask, permit.as_ref());
+            let first = floor.unless_over(async { events.next().await.unwrap_or(Ok(Event::Done)) }).await;
+            let error = match first {
+                Ok(first) => return Ok(Sent { first, events, _permit: permit }),
+                Err(error) => error,
+            };
+            let Some(held) = permit.filter(|_| may_try_again(&error)) else { return Err(error) };
+            if floor.record.tries >= TRIES {
+                return Err(Error::WorkerGone);
+            }
+            let place = Some(held.place());
+            let generation = held.generation();
+            drop((events, held));
+            match error {
+                Error::WorkerGone => self.admission.lost(generation),
+                _ => floor.unless_over(async { Ok(tokio::time::sleep(PAUSE).await) }).await?,
+            }
+            permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
+        }
+    }
+
+    fn ask(&self, ask: &Ask, permit: Option<&Permit>) -> Events {
+        let generation = permit.map(Permit::generation);
+        match ask {
+            Ask::About { .. } => self.about(generation),
+            ask => {
+                self.meet(generation);
+                self.worker.ask(ask.clone())
+            }
+        }
+    }
+
+    /// What the sidecar knows itself, the worker asked first if there is a permit for it.
+    fn about(&self, generation: Option<u64>) -> Events {
+        let (known, worker, ready) = (self.known.clone(), self.worker.clone(), self.ready());
+        let facts = async move {
+            if let Some(generation) = generation {
+                known.learn(worker.as_ref(), generation).await?;
+            }
+            Ok(Event::Facts(known.facts(ready)))
+        };
+        let done = futures_util::future::ready(Ok(Event::Done));
+        Box::pin(futures_util::stream::once(facts).chain(futures_util::stream::once(done)))
+    }
+
+    /// The first request of each new worker has it asked, beside the request, what its models are.
+    fn meet(&self, generation: Option<u64>) {
+        if generation.is_some_and(|generation| self.known.is_news(generation)) {
+            let (known, worker, generation) = (self.known.clone(), self.worker.clone(), generation.unwrap_or_default());
+            tokio::spawn(async move {
+                if let Err(error) = known.learn(worker.as_ref(), generation).await {
+                    tracing::warn!(%error, "the worker did not say what its models are");
+                }
+            });
+        }
+    }
+
+    async fn respond(&self, sent: Sent, floor: &mut Floor<'_>) -> Result<(), Error> {
+        let Sent { first, mut events, _permit } = sent;
+        let mut next = Some(first);
+        while let Some(event) = next {
+            floor.answer(event).await?;
+            next = floor.unless_over(async { events.next().await.transpose() }).await?;
+        }
+        floor.must_have_ended()
+    }
+
+    /// Whether a request would be taken now.
+    pub fn ready(&self) -> bool {
+        let snapshot = self.admission.snapshot();
+        !snapshot.draining && snapshot.worker != "backoff"
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.known.facts(self.ready())
+    }
+}
+
+/// The worker went away before it began, or says that it is loading or draining: nothing was done.
+fn may_try_again(error: &Error) -> bool {
+    matches!(error, Error::WorkerGone | Error::Worker { code: grpc::UNAVAILABLE, .. })
+}

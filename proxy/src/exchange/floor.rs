@@ -1,0 +1,182 @@
+//! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
+
+use crate::dialects::{Answer, Dialect, Event};
+use crate::downstream::{Downstream, neutral_refusal};
+use crate::error::{Error, Verdict};
+use crate::message::{Head, Part};
+use crate::record::{Journal, Record, draw_id, unix_now};
+use crate::tls::Peer;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use outrider_protos::worker::v1::generate_event::Event as Generated;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Who puts a refusal into words: the more is known of the request, the better.
+pub enum Voice {
+    Neutral,
+    Dialect(&'static dyn Dialect),
+    Answer(Box<dyn Answer>),
+}
+
+pub struct Floor<'a> {
+    // Before the record: the record is written when all else is over.
+    caller: Downstream<'a>,
+    head: Head,
+    sane: Option<Error>,
+    voice: Voice,
+    expires: Option<Instant>,
+    pub record: Record,
+}
+
+impl<'a> Floor<'a> {
+    pub fn open(caller: Downstream<'a>, journal: Arc<Journal>) -> Self {
+        let mut record = Record::open(journal);
+        let drawn = draw_id();
+        record.request_id = caller.sane_request_id().unwrap_or(&drawn).to_owned();
+        record.traceparent = caller.header("traceparent").map(str::to_owned);
+        record.peer = Some(caller.facts().peer.clone());
+        record.protocol = caller.facts().protocol();
+        let (head, sane) = caller.head(drawn, record.unix_seconds());
+        record.method = head.method.as_str().chars().take(32).collect();
+        record.path = head.path.chars().take(256).collect();
+        Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, record }
+    }
+
+    /// The head, for the stages; a copy without credentials stays for refusals.
+    pub fn head(&mut self) -> Result<Head, Error> {
+        let head = self.head.clone();
+        self.head.headers.remove("authorization");
+        self.sane.take().map_or(Ok(head), Err)
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.caller.facts().peer
+    }
+
+    pub fn speaks(&mut self, voice: Voice) {
+        self.voice = voice;
+    }
+
+    /// The caller's rights end then; the exchange must not outlive them.
+    pub fn expires_at(&mut self, unix_seconds: Option<u64>) {
+        let left = |at: u64| Duration::from_secs(at).saturating_sub(unix_now());
+        // `checked_add`: a credential may claim to be good for ever.
+        self.expires = unix_seconds.and_then(|at| Instant::now().checked_add(left(at)));
+    }
+
+    pub async fn body(&mut self) -> Result<Bytes, Error> {
+        let body = self.caller.body().await?;
+        self.record.request_bytes = body.len();
+        Ok(body)
+    }
+
+    /// Does `work`, unless the caller leaves first or its rights end.
+    pub async fn unless_over<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let expired = async {
+            match self.expires {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = expired => Err(Error::CredentialRefused { reason: "expired" }),
+            done = work => done,
+            () = self.caller.gone() => Err(Error::CallerLeft),
+        }
+    }
+
+    /// Turns an event into a piece of the answer, and sends it.
+    pub async fn answer(&mut self, event: Event) -> Result<(), Error> {
+        if let Event::Generate { event, .. } = &event
+            && matches!(event.event, Some(Generated::Chunk(_)))
+        {
+            self.record.token();
+        }
+        let Voice::Answer(answer) = &mut self.voice else { unreachable!("parse gave the answer its voice") };
+        let parts = answer.on(event)?;
+        self.record.usage = answer.usage();
+        self.send(parts).await
+    }
+
+    async fn send(&mut self, parts: Vec<Part>) -> Result<(), Error> {
+        let mut bytes = 0;
+        let mut status = None;
+        for part in &parts {
+            match part {
+                Part::Head { status: code, .. } => status = Some(code.as_u16()),
+                Part::Body(body) => bytes += body.len(),
+                Part::End(_) => {}
+            }
+        }
+        self.caller.send(parts, &self.record.request_id).await?;
+        self.record.sent(bytes);
+        if let Some(status) = status {
+            self.record.status = status;
+        }
+        if self.caller.ended() && self.record.label == "cut" {
+            self.record.label = "ok";
+        }
+        Ok(())
+    }
+
+    /// THE one place where errors become words.
+    pub async fn refuse(&mut self, error: Error) {
+        let verdict = error.verdict();
+        let silent = matches!(error, Error::CallerLeft) || self.caller.ended();
+        if !silent {
+            let mut parts = match &mut self.voice {
+                Voice::Neutral => neutral_refusal(&self.head, &verdict),
+                Voice::Dialect(dialect) => dialect.refusal(&self.head, &verdict),
+                Voice::Answer(answer) => answer.fail(&verdict),
+            };
+            for part in &mut parts {
+                if let Part::Head { headers, .. } = part {
+                    explain(headers, &verdict);
+                }
+            }
+            if self.send(parts).await.is_ok() {
+                self.caller.linger().await;
+            }
+        }
+        if let Voice::Answer(answer) = &self.voice {
+            self.record.usage = answer.usage();
+        }
+        self.record.refused(&verdict, error.to_string());
+    }
+
+    /// A worker that says all is well before the answer is complete has said nonsense.
+    pub fn must_have_ended(&self) -> Result<(), Error> {
+        if self.caller.ended() {
+            return Ok(());
+        }
+        Err(Error::WorkerNonsense { reason: "it ended before the answer was complete".into() })
+    }
+
+    /// Ends the exchange; returns whether the answer reached its end.
+    pub fn close(self) -> bool {
+        self.caller.ended()
+    }
+}
+
+/// The headers every dialect's refusals share.
+fn explain(headers: &mut HeaderMap, verdict: &Verdict) {
+    headers.insert("x-outrider-refused-by", HeaderValue::from_static(verdict.part));
+    if let Some(after) = verdict.retry_after {
+        // Whole seconds, rounded up (RFC 9110 §10.2.3): a client told 0 would come back at once.
+        headers.insert("retry-after", HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
+    }
+    match verdict.label {
+        "credential_missing" => {
+            headers.insert("www-authenticate", HeaderValue::from_static("Bearer realm=\"outrider\""));
+        }
+        // RFC 6750 §3.1.
+        "credential_refused" => {
+            let value = HeaderValue::from_static("Bearer realm=\"outrider\", error=\"invalid_token\"");
+            headers.insert("www-authenticate", value);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,237 @@
+//! Every family, bucket and label, declared once.
+//!
+//! Labels come from closed sets in our own source: never a path, a model name a caller made up, or a subject. Histograms
+//! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
+//! `outrider_*` or, for the process, what every Prometheus client calls it.
+
+use crate::admission::Snapshot;
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// As OpenTelemetry advises for `gen_ai.server.request.duration`.
+const DURATION_BUCKETS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+/// As OpenTelemetry advises for `gen_ai.server.time_to_first_token`.
+const FIRST_TOKEN_BUCKETS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// From "at once" to the longest wait configured by default.
+const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 150.0, 300.0];
+/// Every value of `Snapshot::worker`.
+const WORKER_STATES: &[&str] = &["asleep", "awake", "backoff", "stopping", "waking"];
+
+pub struct Metrics {
+    registry: Registry,
+    pub requests: IntCounterVec,
+    pub request_seconds: HistogramVec,
+    pub first_token_seconds: HistogramVec,
+    pub queue_wait_seconds: Histogram,
+    pub tokens: IntCounterVec,
+    pub body_bytes: IntCounterVec,
+    pub in_flight: IntGauge,
+    pub connections: IntCounterVec,
+    pub connections_open: IntGaugeVec,
+    pub handshake_failures: IntCounterVec,
+    running: IntGauge,
+    waiting: IntGauge,
+    waiting_bytes: IntGauge,
+    draining: IntGauge,
+    worker_state: IntGaugeVec,
+    worker_starts: IntCounter,
+    worker_start_failures: IntCounter,
+    worker_crashes: IntCounter,
+    worker_wake_seconds: Counter,
+    process: Process,
+}
+
+/// As every Prometheus client library names them.
+struct Process {
+    resident_bytes: IntGauge,
+    cpu_seconds: Counter,
+    open_fds: IntGauge,
+    start_seconds: Gauge,
+}
+
+/// Registers a family. A name used twice is a mistake in this file, seen by the first test that runs.
+struct Ledger(Registry);
+
+impl Ledger {
+    fn add<C: Collector + Clone + 'static>(&self, family: Result<C, prometheus::Error>) -> C {
+        let family = family.expect("names and labels in this file are well formed");
+        self.0.register(Box::new(family.clone())).expect("no name in this file is used twice");
+        family
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn real(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let l = Ledger(Registry::new());
+        let asked = &["dialect", "operation"];
+        let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
+        let metrics = Metrics {
+            requests: l.counters(
+                "outrider_requests_total",
+                "Requests by what was asked, HTTP status and outcome.",
+                &["dialect", "operation", "code", "label"],
+            ),
+            request_seconds: l.histograms(
+                "gen_ai_server_request_duration_seconds",
+                "Time from a request's head to the end of its answer.",
+                asked,
+                DURATION_BUCKETS,
+            ),
+            first_token_seconds: l.histograms(
+                "gen_ai_server_time_to_first_token_seconds",
+                "Time from a request's head to the first generated token.",
+                asked,
+                FIRST_TOKEN_BUCKETS,
+            ),
+            queue_wait_seconds: l.add(Histogram::with_opts(wait.buckets(WAIT_BUCKETS.to_vec()))),
+            tokens: l.counters("outrider_tokens_total", "LLM tokens, `input` and `output`.", &["type"]),
+            body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
+            in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
+            connections: l.counters("outrider_connections_total", "Connections accepted.", &["protocol", "tls"]),
+            connections_open: l.add(IntGaugeVec::new(
+                Opts::new("outrider_connections_open", "Connections that are open."),
+                &["protocol", "tls"],
+            )),
+            handshake_failures: l.counters(
+                "outrider_connection_failures_total",
+                "Connections that ended before or instead of a request, by reason.",
+                &["reason"],
+            ),
+            running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
+            waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
+            waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
+            draining: l.gauge("outrider_draining", "1 while no new request is taken."),
+            worker_state: l.add(IntGaugeVec::new(
+                Opts::new("outrider_worker_state", "1 for the state the worker is in, 0 for the others."),
+                &["state"],
+            )),
+            worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
+            worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
+            worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
+            worker_wake_seconds: l
+                .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
+            process: Process {
+                resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+                cpu_seconds: l
+                    .add(Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")),
+                open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
+                start_seconds: l
+                    .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+            },
+            registry: l.0,
+        };
+        metrics.process.start_seconds.set(crate::record::unix_now().as_secs_f64());
+        metrics
+    }
+
+    /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
+    pub fn expose(&self, snapshot: &Snapshot) -> String {
+        self.running.set(snapshot.running as i64);
+        self.waiting.set(snapshot.waiting as i64);
+        self.waiting_bytes.set(snapshot.waiting_bytes as i64);
+        self.draining.set(i64::from(snapshot.draining));
+        for state in WORKER_STATES {
+            self.worker_state.with_label_values(&[state]).set(i64::from(*state == snapshot.worker));
+        }
+        for (counter, value) in [
+            (&self.worker_starts, snapshot.starts),
+            (&self.worker_start_failures, snapshot.start_failures),
+            (&self.worker_crashes, snapshot.crashes),
+        ] {
+            counter.inc_by(value.saturating_sub(counter.get()));
+        }
+        raise(&self.worker_wake_seconds, snapshot.wake_seconds_sum);
+        self.process.measure();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("memory takes every write");
+        String::from_utf8(text).expect("the format is text")
+    }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn raise(counter: &Counter, value: f64) {
+    counter.inc_by((value - counter.get()).max(0.0));
+}
+
+impl Process {
+    /// From `/proc/self` (proc(5)); where there is none, the gauges stay 0.
+    fn measure(&self) {
+        // SAFETY: asks for two constants of the running system.
+        let (page, ticks) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
+        if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
+            let pages: i64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
+            self.resident_bytes.set(pages * page);
+        }
+        if let Ok(text) = std::fs::read_to_string("/proc/self/stat") {
+            // The second field is a name in brackets that may hold anything; utime and stime are 11 and 12 after it.
+            let after = text.rsplit_once(") ").map_or("", |(_, after)| after);
+            let field = |at| after.split(' ').nth(at).and_then(|field: &str| field.parse::<f64>().ok()).unwrap_or(0.0);
+            raise(&self.cpu_seconds, (field(11) + field(12)) / ticks.max(1) as f64);
+        }
+        if let Ok(folder) = std::fs::read_dir("/proc/self/fd") {
+            self.open_fds.set(folder.count() as i64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_the_exposition_what_dashboards_rely_on() {
+        let metrics = Metrics::new();
+        let asked = ["openai", "chat_completions"];
+        metrics.requests.with_label_values(&["openai", "chat_completions", "200", "ok"]).inc();
+        metrics.request_seconds.with_label_values(&asked).observe(0.3);
+        metrics.first_token_seconds.with_label_values(&asked).observe(0.03);
+        metrics.tokens.with_label_values(&["input"]).inc();
+        metrics.body_bytes.with_label_values(&["request"]).inc();
+        metrics.connections.with_label_values(&["h2", "mtls"]).inc();
+        metrics.connections_open.with_label_values(&["h2", "mtls"]).inc();
+        metrics.handshake_failures.with_label_values(&["timeout"]).inc();
+        let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
+        metrics.expose(&snapshot);
+        let text = metrics.expose(&snapshot);
+        let families: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics.golden.txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, families.join("\n") + "\n").unwrap();
+        }
+        let golden = std::fs::read_to_string(path).unwrap();
+        assert_eq!(families.join("\n").trim(), golden.trim());
+        assert!(text.contains("outrider_worker_starts_total 3"), "{text}");
+        assert!(text.contains("outrider_worker_state{state=\"awake\"} 1"));
+    }
+}
