@@ -88,7 +88,16 @@ fn program(model: &Model, rows: usize, past: usize, prompt: bool) -> Program {
         builder.push(Op::RopeKv { qkv, cos_sin, slots, kv, layer, heads, rope_dim, style });
         let (out, scale) = (builder.value(rows, HIDDEN), 0.125);
         builder.push(Op::PagedAttention {
-            qkv, kv, layer, sequence, position, block_tables, table_width, heads, scale, out,
+            qkv,
+            kv,
+            layer,
+            sequence,
+            position,
+            block_tables,
+            table_width,
+            heads,
+            scale,
+            out,
         });
         let projected = builder.value(rows, HIDDEN);
         builder.push(linear(out, weights.output, projected));

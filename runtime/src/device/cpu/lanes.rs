@@ -31,6 +31,10 @@ pub trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, n: usize);
 
+    /// Asks for the cache line at an address, which need not be good.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
+
     unsafe fn load_words(from: *const u8) -> Self::Words;
     /// `1 + q / 16` for nibble number `P` of each word: the nibble becomes the top of the mantissa of 1.0.
     unsafe fn unit_nibble<const P: usize>(words: Self::Words) -> Self;

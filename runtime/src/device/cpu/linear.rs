@@ -70,12 +70,18 @@ impl Linear {
 /// Takes dequantised weights, column by column: `w[g]` holds sixteen rows of the g-th group.
 trait Sink<L: Lanes, const G: usize> {
     unsafe fn take(&mut self, column: usize, w: [L; G]);
+
+    /// Bytes from a block to one that will be wanted soon, or 0.
+    fn ahead(&self) -> usize {
+        0
+    }
 }
 
 /// Multiplies by M rows of x.
 struct Product<L, const M: usize, const G: usize> {
     x: [*const f32; M],
     sums: [[L; G]; M],
+    ahead: usize,
 }
 
 impl<L: Lanes, const M: usize, const G: usize> Sink<L, G> for Product<L, M, G> {
@@ -87,6 +93,11 @@ impl<L: Lanes, const M: usize, const G: usize> Sink<L, G> for Product<L, M, G> {
                 self.sums[m][g] = unsafe { w[g].fma(x, self.sums[m][g]) };
             }
         }
+    }
+
+    #[inline(always)]
+    fn ahead(&self) -> usize {
+        self.ahead
     }
 }
 
@@ -131,6 +142,13 @@ unsafe fn decode<L: Lanes, S: Sink<L, G>, const G: usize>(
     let mut column = from;
     while column < to {
         unsafe {
+            if bytes >= 64 && sink.ahead() > 0 {
+                for at in at {
+                    for line in (0..bytes).step_by(64) {
+                        L::prefetch(at.wrapping_add(sink.ahead() + line));
+                    }
+                }
+            }
             match kind {
                 Kind::Nibbles { scales } => nibbles(scales, at, column, sink),
                 Kind::Bytes { block, scales, min } => signed_bytes((block, scales, min), at, column, sink),
@@ -235,7 +253,7 @@ unsafe fn product<L: Lanes, const M: usize, const G: usize>(task: &Linear, group
         for (g, at) in groups.iter_mut().enumerate() {
             *at = task.part.group(group + g);
         }
-        let mut sink = Product::<L, M, G> { x, sums: [[L::zero(); G]; M] };
+        let mut sink = Product::<L, M, G> { x, sums: [[L::zero(); G]; M], ahead: G * task.part.group_bytes };
         // A kind known at the loop is a loop of its own: the match is taken out of `decode` here.
         match task.part.kind {
             Kind::Nibbles { scales: Scales::Half } => {
