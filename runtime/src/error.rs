@@ -1,13 +1,14 @@
-//! Why the worker cannot start, in words that say what to do next. Refusals of requests are the server's.
+//! Why the worker cannot start or go on, in words that say what to do next. Refusals of requests are the server's.
 
 use std::path::PathBuf;
 
 use crate::device::DeviceError;
 use crate::models::ModelError;
 use crate::server::SocketError;
+use crate::tokenizer::TokenizerError;
 use crate::weights::WeightsError;
 
-/// A start that failed.
+/// A start that failed, or a fault that ends the process.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot read the configuration {}: {source}", path.display())]
@@ -16,7 +17,7 @@ pub enum StartError {
     Config { path: PathBuf, problems: Vec<String> },
     #[error(transparent)]
     Socket(#[from] SocketError),
-    #[error("the async runtime cannot start: {0}")]
+    #[error("threads or timers cannot start: {0}")]
     Runtime(std::io::Error),
     #[error("the server ended: {0}")]
     Serve(String),
@@ -24,6 +25,8 @@ pub enum StartError {
     Device(#[from] DeviceError),
     #[error("model {name:?}: {source}")]
     Load { name: String, source: LoadError },
+    #[error("{0}; this is a fault of the worker's own, the lines above say where")]
+    Fault(String),
 }
 
 /// Why a model is not there.
@@ -33,8 +36,14 @@ pub enum LoadError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("the KV cache: {0}")]
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("its KV cache: {0}; give less in kv_cache")]
     KvCache(DeviceError),
-    #[error("loading panicked; this is a fault of the worker's own: {0}")]
+    #[error("its first run: {0}")]
+    Warm(DeviceError),
+    #[error("a thread cannot start: {0}")]
+    Thread(std::io::Error),
+    #[error("{0} panicked; this is a fault of the worker's own")]
     Panic(String),
 }

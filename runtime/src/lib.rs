@@ -8,6 +8,7 @@ pub mod executor;
 pub mod kernels;
 pub mod layers;
 pub mod models;
+pub mod parent;
 pub mod sampler;
 pub mod server;
 pub mod tokenizer;

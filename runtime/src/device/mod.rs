@@ -6,6 +6,7 @@ pub mod check;
 pub mod cpu;
 pub mod program;
 pub mod reference;
+pub mod select;
 pub mod testing;
 mod text;
 pub mod wgpu;

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -94,13 +94,8 @@ impl Socket {
 
     /// Connections of this user, without end.
     pub fn connections(&self) -> impl Stream<Item = io::Result<UnixStream>> + '_ {
-        futures_stream(self)
+        tokio_stream::iter(std::iter::repeat(())).then(move |()| self.accept())
     }
-}
-
-fn futures_stream(socket: &Socket) -> impl Stream<Item = io::Result<UnixStream>> + '_ {
-    use tokio_stream::StreamExt;
-    tokio_stream::iter(std::iter::repeat(())).then(move |()| socket.accept())
 }
 
 impl Drop for Socket {
