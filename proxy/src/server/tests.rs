@@ -183,7 +183,7 @@ fn what_is_said_to_requests_that_make_no_sense() {
         let answer = sidecar.call(&request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{request}\n{answer}");
     }
-    let chunked = "POST /toy HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = "POST /toy HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let huge = format!("{chunked}{:x}\r\n{big}\r\n0\r\n\r\n", big.len());
     assert!(sidecar.call(&huge).starts_with("HTTP/1.1 413"));
     assert_eq!(sidecar.fake.asked().len(), 0);
