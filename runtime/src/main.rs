@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("outrider-worker: {error}");
+            server::announce(&format!("failed {error}"));
             ExitCode::FAILURE
         }
     }

@@ -212,7 +212,7 @@ fn proxy_yaml(args: &Args, state: &State, models: &[Model], worker: &Path) -> Va
         "auth": {"methods": methods},
         "worker": {
             "socket": state.file("worker.sock"),
-            "command": [worker, Path::new("--config"), &state.file("worker.yaml")],
+            "command": [worker, Path::new("--config"), &state.file("worker.yaml"), Path::new("--die-with-parent")],
             "models": models.iter().map(|model| &model.name).collect::<Vec<_>>(),
             "idle_timeout": idle_timeout,
         },

@@ -3,8 +3,8 @@
 //! Hyper-parameters are spelled as in config.json. Records programs; computes nothing but cosines and sines.
 
 use super::{Facts, Generator, KvNeed, Model, ModelError, extent};
-use crate::device::program::{Activation, HeadShape, KvId, Op, Program, ProgramBuilder, RopeStyle, ValueId, WeightId};
 use crate::device::Device;
+use crate::device::program::{Activation, HeadShape, KvId, Op, Program, ProgramBuilder, RopeStyle, ValueId, WeightId};
 use crate::engine::Batch;
 use crate::layers::{Parts, RopeScaling, Rotary, rope_scaling};
 use crate::weights::{Checkpoint, Naming, Parameters};

@@ -82,17 +82,25 @@ impl Lifecycle {
     pub fn new() -> Self {
         let progress = Progress::default();
         progress.stage("weights");
-        Lifecycle { progress, catalog: OnceLock::new(), wish: watch::Sender::new(Wish::Serve), in_flight: Arc::default() }
+        Lifecycle {
+            progress,
+            catalog: OnceLock::new(),
+            wish: watch::Sender::new(Wish::Serve),
+            in_flight: Arc::default(),
+        }
     }
 
     /// Everything is loaded.
     pub fn loaded(&self, catalog: Catalog) {
-        let _ = self.catalog.set(catalog);
+        if self.catalog.set(catalog).is_ok() {
+            super::announce("ready");
+        }
     }
 
     /// Loading failed or an engine died: the process ends with this.
     pub fn failed(&self, error: StartError) {
         tracing::error!(%error, "failed");
+        super::announce(&format!("failed {error}"));
         self.wish.send_if_modified(|wish| {
             let first = matches!(wish, Wish::Serve);
             if first {

@@ -47,7 +47,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     {
         let lifecycle = Arc::clone(&lifecycle);
         // A plain thread: it computes, and the process may end without it.
-        let spawned = std::thread::Builder::new().name("loader".into()).spawn(move || catalog::load(&config, &lifecycle));
+        let spawned =
+            std::thread::Builder::new().name("loader".into()).spawn(move || catalog::load(&config, &lifecycle));
         spawned.map_err(StartError::Runtime)?;
     }
     listen_to_signals(Arc::clone(&lifecycle)).map_err(StartError::Runtime)?;
@@ -72,6 +73,14 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         let _ = tokio::time::timeout(CLOSE_LINGER, serving).await;
     }
     outcome
+}
+
+/// One line on stdout for whoever started this process and waits for it: `ready`, or `failed` and why. Cheaper than
+/// being asked again and again over the socket; nobody need read it.
+pub fn announce(line: &str) {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{}", line.replace('\n', " ")).and_then(|()| stdout.flush());
 }
 
 /// Waits for the wish to end, then for the work to end.
