@@ -95,10 +95,10 @@ impl Bpe {
 
     /// Appends the tokens of one word.
     fn merge(&self, word: &[u8], ids: &mut Vec<u32>) {
-        if self.whole_words {
-            if let Some(id) = self.pieces.find(word) {
-                return ids.push(id);
-            }
+        if self.whole_words
+            && let Some(id) = self.pieces.find(word)
+        {
+            return ids.push(id);
         }
         let start = ids.len();
         ids.extend(word.iter().filter_map(|byte| self.bytes[*byte as usize].or(self.unknown)));
