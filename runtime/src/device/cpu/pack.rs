@@ -116,7 +116,7 @@ fn nibble_block(element: ElementType, row: &[u8], index: usize) -> Block {
             let block = &row[index / 8 * 144..][..144];
             let j = index % 8;
             let bytes = &block[16 + j / 2 * 32..][..32];
-            let nibble = |i: usize| if j % 2 == 0 { bytes[i] & 15 } else { bytes[i] >> 4 };
+            let nibble = |i: usize| if j.is_multiple_of(2) { bytes[i] & 15 } else { bytes[i] >> 4 };
             for (i, element) in elements[..16].iter_mut().enumerate() {
                 *element = nibble(i) | nibble(i + 16) << 4;
             }
