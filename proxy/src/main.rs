@@ -27,6 +27,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    cli::start_logging();
     let outcome = match Arguments::parse().command {
         Command::Certs(args) => cli::certs::run(args),
         Command::Check(args) => cli::check::run(args),

@@ -38,7 +38,15 @@ fn head(authorization: &[&str]) -> Head {
     for value in authorization {
         headers.append("authorization", value.parse().unwrap());
     }
-    Head { method: http::Method::POST, path: "/".into(), query: None, headers, version: http::Version::HTTP_11 }
+    Head {
+        method: http::Method::POST,
+        path: "/".into(),
+        query: None,
+        headers,
+        version: http::Version::HTTP_11,
+        request_id: String::new(),
+        arrived_unix_seconds: 0,
+    }
 }
 
 fn peer() -> Peer {

@@ -13,7 +13,6 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    super::start_logging();
     let config = Config::load(&args.config)?;
     server::run(config, announce)?;
     Ok(())

@@ -11,7 +11,7 @@ pub struct Known {
     names: Vec<String>,
     started_unix_seconds: u64,
     models: ArcSwap<Vec<v1::Model>>,
-    /// Which worker said so; 0: none yet.
+    /// The last worker that was asked; 0: none yet.
     generation: AtomicU64,
 }
 
@@ -21,9 +21,9 @@ impl Known {
         Known { names, started_unix_seconds, models: ArcSwap::default(), generation: AtomicU64::new(0) }
     }
 
-    /// Whether any worker has been asked yet.
+    /// Whether any worker has told yet.
     pub fn has_met(&self) -> bool {
-        self.generation.load(Ordering::Acquire) != 0
+        !self.models.load().is_empty()
     }
 
     /// Claims the task of asking this worker: true for one caller per generation.

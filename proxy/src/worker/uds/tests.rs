@@ -42,7 +42,7 @@ impl Service for Echo {
     }
 
     async fn detokenize(&self, _: Request<v1::DetokenizeRequest>) -> Answer<v1::DetokenizeResponse> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 
     async fn model_info(&self, _: Request<v1::ModelInfoRequest>) -> Answer<v1::ModelInfoResponse> {
@@ -50,11 +50,11 @@ impl Service for Echo {
     }
 
     async fn ready(&self, _: Request<v1::ReadyRequest>) -> Answer<v1::ReadyResponse> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 
     async fn lifecycle(&self, _: Request<v1::LifecycleRequest>) -> Answer<v1::LifecycleResponse> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 }
 
@@ -70,7 +70,10 @@ impl Process {
     fn start(socket: &Path) -> Self {
         let _ = std::fs::remove_file(socket);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(async { UnixListener::bind(socket) }).unwrap();
+        let listener = {
+            let _within = runtime.enter();
+            UnixListener::bind(socket).unwrap()
+        };
         let connections = stream::unfold(listener, |listener| async move {
             let connection = listener.accept().await.map(|(connection, _)| connection);
             Some((connection, listener))
