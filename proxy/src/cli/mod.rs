@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod check;
+mod model;
 pub mod proxy;
 mod state;
 pub mod token;
