@@ -89,7 +89,7 @@ def completions():
         model="smollm2", prompt=["The capital of France is", "Water boils at"], temperature=0, max_tokens=3
     )
     assert [choice.index for choice in many.choices] == [0, 1]
-    assert many.choices[0].text.startswith(" Paris") and many.choices[1].text.startswith(" 100"), many
+    assert many.choices[0].text.startswith(" Paris") and many.choices[1].text.startswith(" 10"), many
     echoed = client.completions.create(
         model="smollm2", prompt="The capital of France is", temperature=0, max_tokens=1, echo=True, logprobs=1
     )
