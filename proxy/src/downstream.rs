@@ -73,7 +73,7 @@ impl<'a> Downstream<'a> {
     pub fn head(&self, request_id: String, arrived_unix_seconds: u64) -> (Head, Result<(), Error>) {
         let header = self.session.req_header();
         let raw = std::str::from_utf8(header.raw_path()).unwrap_or("");
-        let canonical = path::canonical(raw.split('?').next().unwrap_or(""));
+        let canonical = path::canonical(path::of_target(raw));
         let (path, sane) = match canonical {
             Ok(path) => (path, Ok(())),
             Err(error) => (header.uri.path().chars().take(256).collect(), Err(error)),

@@ -123,14 +123,21 @@ struct RawLimits {
 }
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and validates a file. Relative paths in it are relative to its folder.
     ///
     /// # Errors
     /// The file cannot be read, is no such YAML, or contradicts itself: then every problem is listed.
     pub fn read(path: &Path) -> Result<Self, StartError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| StartError::ReadConfig { path: path.to_path_buf(), source })?;
-        Self::parse(&text).map_err(|problems| StartError::Config { path: path.to_path_buf(), problems })
+        let mut config =
+            Self::parse(&text).map_err(|problems| StartError::Config { path: path.to_path_buf(), problems })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.socket = folder.join(&config.socket);
+        for model in &mut config.models {
+            model.path = folder.join(&model.path);
+        }
+        Ok(config)
     }
 
     /// As [`Config::read`], from text; problems as `path.of.field: reason`.

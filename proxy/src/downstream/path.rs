@@ -5,6 +5,17 @@
 
 use crate::error::Error;
 
+/// The path of a request's target: what stands before `?`, and after scheme and authority in the absolute form that
+/// every server must take (RFC 9112, section 3.2.2).
+pub fn of_target(target: &str) -> &str {
+    let path = target.split('?').next().unwrap_or("");
+    let Some((scheme, rest)) = path.split_once("://") else { return path };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => path,
+    }
+}
+
 /// Absolute, no dot segments, no empty segments, no NUL; percent-encoding is left as it came.
 pub fn canonical(path: &str) -> Result<String, Error> {
     let refuse = |why: &str| Err(Error::invalid(format!("the request's path {why}")));
@@ -41,6 +52,21 @@ pub fn canonical(path: &str) -> Result<String, Error> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_the_path_of_a_target() {
+        for (target, want) in [
+            ("/v1/models?a=b", "/v1/models"),
+            ("https://localhost:8443/v1/models?a=b", "/v1/models"),
+            ("HTTP://host", "/"),
+            ("http://host?a=/b", "/"),
+            ("ftp://host/a", "ftp://host/a"),
+            ("/a?b://c/d", "/a"),
+            ("", ""),
+        ] {
+            assert_eq!(of_target(target), want, "{target}");
+        }
+    }
 
     #[test]
     fn which_paths_are_taken_and_how() {
