@@ -85,6 +85,19 @@ impl Ledger {
     }
 }
 
+impl Process {
+    fn new(l: &Ledger) -> Self {
+        let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+        Process {
+            resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+            cpu_seconds: l.add(cpu),
+            open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
+            start_seconds: l
+                .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
@@ -141,14 +154,7 @@ impl Metrics {
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
             worker_wake_seconds: l
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
-            process: Process {
-                resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-                cpu_seconds: l
-                    .add(Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")),
-                open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-                start_seconds: l
-                    .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
-            },
+            process: Process::new(&l),
             registry: l.0,
         };
         metrics.process.start_seconds.set(crate::record::unix_now().as_secs_f64());

@@ -21,6 +21,9 @@ pub enum StartError {
     Runtime(std::io::Error),
     #[error("the server ended: {0}")]
     Serve(String),
+    /// The same failure, told to more than one listener.
+    #[error(transparent)]
+    Failed(std::sync::Arc<StartError>),
     #[error("device: {0}")]
     Device(#[from] DeviceError),
     #[error("model {name:?}: {source}")]

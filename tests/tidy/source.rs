@@ -11,9 +11,16 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lines before the unit tests, with their numbers from 1.
+    /// Whether the file is a test through and through: an integration test, a `tests.rs`, or what only tests use.
+    pub fn is_test(&self) -> bool {
+        let of_tests = self.path.starts_with("tests/") || self.path.contains("/tests/");
+        of_tests || self.path.ends_with("/tests.rs") || self.path.ends_with("/testing.rs")
+    }
+
+    /// Lines before the unit tests, with their numbers from 1. None of a file that is all test.
     pub fn story(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text.lines().enumerate().map(|(i, line)| (i + 1, line)).take_while(|(_, line)| *line != "#[cfg(test)]")
+        let lines = self.text.lines().enumerate().map(|(i, line)| (i + 1, line));
+        lines.take_while(|(_, line)| !self.is_test() && *line != "#[cfg(test)]")
     }
 
     /// As [`Source::story`], without comments.

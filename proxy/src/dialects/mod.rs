@@ -3,14 +3,9 @@
 //! A dialect is pure: bytes in, a question for the worker out; the worker's events in, parts of an answer out.
 //! It never does I/O, never waits, and knows neither credentials nor queues nor other dialects.
 
-#[doc(hidden)]
-pub mod drive;
-mod fields;
+pub mod common;
 pub mod kserve_v2;
 pub mod openai;
-mod percent;
-mod sampling;
-mod single;
 
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};

@@ -151,7 +151,7 @@ pub fn fuzz(data: &[u8]) {
         "/inference.GRPCInferenceService/ModelInfer",
         "/inference.GRPCInferenceService/ModelMetadata",
     ];
-    crate::dialects::drive::fuzz(&KserveV2, &paths, data);
+    crate::dialects::common::drive::fuzz(&KserveV2, &paths, data);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::wire::{rest, tensor};
 use super::{KserveV2, SERVICE, Way};
-use crate::dialects::drive::{self, Automaton};
+use crate::dialects::common::drive::{self, Automaton};
 use crate::dialects::{Ask, Dialect, Event};
 use bytes::Bytes;
 use http::Method;
@@ -70,7 +70,7 @@ fn call(method: &str, body: &[u8], events: Vec<Event>) -> (Option<Ask>, Automato
 fn status(seen: &Automaton) -> (i32, String) {
     let trailers = seen.trailers.as_ref().expect("gRPC ends with trailers");
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let words = crate::dialects::percent::decode(&text("grpc-message")).expect("well encoded");
+    let words = crate::dialects::common::percent::decode(&text("grpc-message")).expect("well encoded");
     (text("grpc-status").parse().expect("a number"), words)
 }
 

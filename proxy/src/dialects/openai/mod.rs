@@ -91,7 +91,7 @@ impl Dialect for OpenAi {
 /// For the fuzzer: any bytes as a request, and any events as its answer.
 pub fn fuzz(data: &[u8]) {
     let paths = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/openai/v1/models/a%2Fb"];
-    crate::dialects::drive::fuzz(&OpenAi, &paths, data);
+    crate::dialects::common::drive::fuzz(&OpenAi, &paths, data);
 }
 
 #[cfg(test)]

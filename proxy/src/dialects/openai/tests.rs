@@ -1,7 +1,7 @@
 //! What OpenAI callers send and get, case by case.
 
 use super::OpenAi;
-use crate::dialects::drive::{self, Automaton};
+use crate::dialects::common::drive::{self, Automaton};
 use crate::dialects::{Ask, Dialect, Event};
 use http::Method;
 use outrider_protos::worker::v1 as worker;

@@ -1,7 +1,7 @@
 //! Triton's generate extension: `POST …/generate` and `…/generate_stream`, one prompt as plain JSON.
 
 use super::knobs;
-use crate::dialects::fields::{Fields, object};
+use crate::dialects::common::fields::{Fields, object};
 use crate::dialects::kserve_v2::response::texts::{Style, Texts};
 use crate::dialects::{Ask, ModelFacts, Parsed};
 use crate::error::Error;

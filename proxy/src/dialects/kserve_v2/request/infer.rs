@@ -4,7 +4,7 @@
 //! names its metadata would give: `text` embeds, every other text generates.
 
 use super::{knobs, named_model};
-use crate::dialects::fields::Fields;
+use crate::dialects::common::fields::Fields;
 use crate::dialects::kserve_v2::response::{infer as answers, texts};
 use crate::dialects::kserve_v2::wire::Question;
 use crate::dialects::kserve_v2::wire::tensor::{elements, name_of, packed_elements, refuse};

@@ -2,8 +2,8 @@
 //!
 //! Numbers may be strings, as Triton's own examples send them.
 
-use crate::dialects::fields::Fields;
-use crate::dialects::sampling;
+use crate::dialects::common::fields::Fields;
+use crate::dialects::common::sampling;
 use crate::error::Error;
 use outrider_protos::worker::v1 as worker;
 use serde_json::{Map, Value};
@@ -49,7 +49,7 @@ pub fn overlay(knobs: &mut Map<String, Value>, text: &str) -> Result<(), Error> 
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => knobs.extend(map),
-        Ok(other) => return Err(words(format!("got {}", crate::dialects::fields::kind(&other)))),
+        Ok(other) => return Err(words(format!("got {}", crate::dialects::common::fields::kind(&other)))),
         Err(error) => return Err(words(error.to_string())),
     }
     Ok(())

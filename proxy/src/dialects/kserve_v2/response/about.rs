@@ -4,9 +4,9 @@
 
 use super::infer::EMBEDDING;
 use super::texts;
+use crate::dialects::common::single::{Single, unexpected};
 use crate::dialects::kserve_v2::wire::{grpc, rest, tensor};
 use crate::dialects::kserve_v2::{EMBED_INPUT, GENERATE_INPUT, VERSION, Way};
-use crate::dialects::single::{Single, unexpected};
 use crate::dialects::{Answer, Event, Facts, ModelFacts};
 use crate::error::Error;
 use crate::message::Part;

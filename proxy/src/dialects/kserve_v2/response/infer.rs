@@ -1,9 +1,9 @@
 //! The answer to an inference request that is not generation: vectors of texts, or the model's own tensors.
 
 use super::{refuse, spell};
+use crate::dialects::common::single::{Rendered, Single, unexpected};
 use crate::dialects::kserve_v2::wire::tensor;
 use crate::dialects::kserve_v2::wire::{Form, Outcome, Question, Wanted};
-use crate::dialects::single::{Rendered, Single, unexpected};
 use crate::dialects::{Answer, Event};
 use crate::error::Error;
 use outrider_protos::worker::v1 as worker;

@@ -2,10 +2,10 @@
 
 use super::infer::pick;
 use super::{refuse, spell};
+use crate::dialects::common::single::unexpected;
 use crate::dialects::kserve_v2::VERSION;
 use crate::dialects::kserve_v2::wire::tensor::pack_bytes;
 use crate::dialects::kserve_v2::wire::{Form, Outcome, Wanted, rest};
-use crate::dialects::single::unexpected;
 use crate::dialects::{Answer, Event};
 use crate::error::{Error, Verdict};
 use crate::message::Part;

@@ -3,8 +3,8 @@
 //! Unary only, and never compressed. Sources: gRPC over HTTP/2 ("Length-Prefixed-Message"), `grpc_predict_v2.proto`.
 
 use super::{Form, Outcome, Question, Wanted, tensor};
+use crate::dialects::common::percent;
 use crate::dialects::kserve_v2::VERSION;
-use crate::dialects::percent;
 use crate::error::{Error, Verdict, grpc};
 use crate::message::{Head, Part};
 use bytes::{BufMut, Bytes, BytesMut};

@@ -2,7 +2,7 @@
 //! tells), to and from [`Question`] and [`Outcome`].
 
 use super::{Form, Outcome, Question, Wanted, tensor};
-use crate::dialects::fields::{Fields, expect_identity, object, whole as whole_number};
+use crate::dialects::common::fields::{Fields, expect_identity, object, whole as whole_number};
 use crate::dialects::kserve_v2::VERSION;
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};

@@ -2,7 +2,7 @@
 //!
 //! Every function checks what a stranger claims about lengths before it believes it; none allocates by a claim.
 
-use crate::dialects::fields::{kind, whole};
+use crate::dialects::common::fields::{kind, whole};
 use crate::error::Error;
 use bytes::{BufMut, Bytes, BytesMut};
 use outrider_protos::inference::InferTensorContents;

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: a conversation for the model's chat template. Renders nothing itself.
 
 use super::{TOP_LOGPROBS_MAX, choices, max_tokens, named_model, refuse_unsupported, stream};
-use crate::dialects::fields::{Fields, kind, object, wrong};
+use crate::dialects::common::fields::{Fields, kind, object, wrong};
 use crate::dialects::openai::response::generation::{Generation, Plan, Shape};
 use crate::dialects::{Ask, Facts, Parsed, sampling};
 use crate::error::Error;

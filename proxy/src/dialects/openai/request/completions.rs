@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: text, or token ids, to be gone on with. Many prompts in one request are many generations.
 
 use super::{TOP_LOGPROBS_MAX, Texts, choices, max_tokens, named_model, refuse_unsupported, stream, texts};
-use crate::dialects::fields::{Fields, object};
+use crate::dialects::common::fields::{Fields, object};
 use crate::dialects::openai::response::generation::{Generation, Plan, Shape};
 use crate::dialects::{Ask, Facts, Parsed, sampling};
 use crate::error::Error;

@@ -1,7 +1,7 @@
 //! `POST /v1/embeddings`: one vector for each text. Never shortens a text unless told to.
 
 use super::{Texts, named_model, texts};
-use crate::dialects::fields::{Fields, object};
+use crate::dialects::common::fields::{Fields, object};
 use crate::dialects::openai::response;
 use crate::dialects::{Ask, Facts, Parsed, sampling};
 use crate::error::Error;

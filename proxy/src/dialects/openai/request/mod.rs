@@ -4,7 +4,7 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 
-use crate::dialects::fields::{Fields, kind};
+use crate::dialects::common::fields::{Fields, kind};
 use crate::dialects::openai::response::generation::Stream;
 use crate::dialects::openai::{below_root, response};
 use crate::dialects::{Ask, Facts, ModelFacts, Parsed, percent};

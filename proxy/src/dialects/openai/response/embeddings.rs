@@ -1,8 +1,8 @@
 //! The answer to `POST /v1/embeddings`: as numbers, or as base64, which OpenAI's own client asks for.
 
 use super::{Envelope, refusal, whole};
+use crate::dialects::common::single::{Rendered, Single, unexpected};
 use crate::dialects::openai::wire::{Embedding, EmbeddingUsage, Embeddings, Vector};
-use crate::dialects::single::{Rendered, Single, unexpected};
 use crate::dialects::{Answer, Event};
 use crate::error::Error;
 use crate::message::Head;

@@ -3,8 +3,8 @@
 //! Choice `prompt × n + index` of the answer is choice `index` of that prompt. Nothing is kept of what was streamed.
 
 use super::{Envelope, SYSTEM_FINGERPRINT, done, event, failure, logprobs, refusal, stream_head, whole};
+use crate::dialects::common::single::unexpected;
 use crate::dialects::openai::wire::*;
-use crate::dialects::single::unexpected;
 use crate::dialects::{Answer, Event};
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};

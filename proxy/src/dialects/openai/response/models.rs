@@ -1,8 +1,8 @@
 //! `GET /v1/models[/{id}]`: what is here, from what the sidecar knows. Never wakes anything.
 
 use super::{refusal, whole};
+use crate::dialects::common::single::{Single, unexpected};
 use crate::dialects::openai::wire::{List, Model};
-use crate::dialects::single::{Single, unexpected};
 use crate::dialects::{Answer, Event, Facts, ModelFacts};
 
 const OWNED_BY: &str = "outrider";

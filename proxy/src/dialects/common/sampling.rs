@@ -2,7 +2,7 @@
 //!
 //! Never sets a default: an absent knob is left to the worker.
 
-use crate::dialects::fields::{Fields, small, whole};
+use crate::dialects::common::fields::{Fields, small, whole};
 use crate::error::Error;
 use outrider_protos::worker::v1 as worker;
 use serde_json::Value;
@@ -136,7 +136,8 @@ pub fn token_ids(items: &[Value], at: &str) -> Result<worker::TokenIds, Error> {
     let id = |(place, item): (usize, &Value)| {
         small(item).ok_or_else(|| {
             let at = format!("{at}[{place}]");
-            let got = whole(item).map_or_else(|| crate::dialects::fields::kind(item), |number| number.to_string());
+            let got =
+                whole(item).map_or_else(|| crate::dialects::common::fields::kind(item), |number| number.to_string());
             Error::invalid_param(at.clone(), format!("`{at}` must be a token id, got {got}"))
         })
     };
