@@ -12,7 +12,8 @@ export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 build: tools                ## the two binaries, release
 	$(CARGO) build --release --workspace
 
-demo: build models          ## a real model behind the sidecar, and one chat with it
+demo: build                 ## a real model behind the sidecar, and one chat with it; MODEL=path.gguf for another
+	$(if $(MODEL),,$(PYTHON) tests/demo/models.py --only smollm2)
 	$(PYTHON) tests/demo/demo.py
 
 test: build models clients  ## everything .ci/run runs

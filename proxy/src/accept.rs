@@ -62,7 +62,11 @@ impl Acceptor {
     }
 
     fn failed(&self, address: SocketAddr, reason: Reason) {
-        tracing::debug!(%address, reason, "a connection ended before a request");
+        // A probe that connects and leaves is no news; a handshake refused is.
+        match reason {
+            "transport" => tracing::debug!(%address, reason, "a connection ended before a request"),
+            _ => tracing::info!(%address, reason, "a connection was refused"),
+        }
         self.metrics().handshake_failures.with_label_values(&[reason]).inc();
     }
 

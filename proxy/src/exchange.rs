@@ -19,6 +19,7 @@ use floor::{Floor, Voice};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Times a request is given to a worker before it is given up: twice it may meet one that dies.
 const TRIES: u32 = 3;
@@ -34,6 +35,8 @@ pub struct Exchange {
     pub known: Arc<Known>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
+    /// True when the drain is over and whatever still runs must end.
+    pub cut: watch::Receiver<bool>,
 }
 
 /// A request whose head makes sense.
@@ -82,7 +85,7 @@ impl Exchange {
     /// From head to end; returns whether the answer reached its end.
     pub async fn serve(&self, caller: Downstream<'_>) -> bool {
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
-        let mut floor = Floor::open(caller, self.journal.clone());
+        let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
         let told = match deadline {
             Some(limit) => match tokio::time::timeout(limit, self.stages(&mut floor)).await {
                 Ok(told) => told,

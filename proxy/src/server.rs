@@ -32,6 +32,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
+/// How long a stream that is cut may take to carry its error event.
+const CUT_LINGER: Duration = Duration::from_millis(300);
 
 /// What listens where; ports are the real ones, also where the configuration said 0.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +88,7 @@ pub struct Server {
     identity: Option<(Files, Arc<ArcSwap<crate::tls::Material>>)>,
     listener: TcpListener,
     admin: TcpListener,
+    cut: watch::Sender<bool>,
 }
 
 impl Server {
@@ -100,6 +103,7 @@ impl Server {
         let mode = if config.tls.mode == TlsMode::Strict { Mode::Strict } else { Mode::Permissive };
         let tls = identity.as_ref().map(|(_, material)| server_config(mode, material.clone()));
         let acceptor = Arc::new(Acceptor::new(config.tls.mode, tls, config.limits.clone(), journal.clone()));
+        let (cut, to_cut) = watch::channel(false);
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
@@ -108,8 +112,9 @@ impl Server {
             known: Arc::new(Known::new(config.worker.models.clone(), unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
+            cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, listener, admin })
+        Ok(Server { config, exchange, target: parts.target, acceptor, identity, listener, admin, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -127,12 +132,11 @@ impl Server {
             let stop = stop();
             let app = app(self.exchange.clone(), &self.config);
             let (halt, halted) = watch::channel(false);
-            let (cut, to_cut) = watch::channel(false);
             let (alive, mut all_gone) = mpsc::channel::<()>(1);
             for seat in 0..threads {
                 let listener = self.listener.try_clone()?;
                 let (acceptor, app, alive) = (self.acceptor.clone(), app.clone(), alive.clone());
-                let (halted, to_cut) = (halted.clone(), to_cut.clone());
+                let (halted, to_cut) = (halted.clone(), self.cut.subscribe());
                 std::thread::Builder::new().name(format!("outrider-{seat}")).spawn(move || {
                     let _alive = alive;
                     if let Err(error) = serve(seat, listener, acceptor, app, halted, to_cut) {
@@ -146,7 +150,7 @@ impl Server {
             drop(self.listener);
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
-            drain(stop, &self.exchange, app, &halt, &cut, self.config.drain.timeout, &mut all_gone).await;
+            drain(stop, &self.exchange, app, &halt, &self.cut, self.config.drain.timeout, &mut all_gone).await;
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
@@ -187,7 +191,8 @@ fn serve(
         tracker.close();
         tokio::select! {
             () = tracker.wait() => {}
-            _ = to_cut.wait_for(|cut| *cut) => {}
+            // Exchanges hear of it too: streams get their error event, and a moment to carry it.
+            _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
         }
         Ok(())
     })

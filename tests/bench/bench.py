@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import shutil
 import signal
 import ssl
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -32,6 +34,9 @@ RESULTS = ROOT / "tests" / "bench" / "results"
 NODE_LLAMA = "@node-llama-cpp/linux-x64@3.22.1"
 LLAMA_HEADERS = "llama-cpp-python==0.3.36"
 TOKENS = 128
+STREAMS = 8
+# Long enough for the matrix products to count, short enough for one step.
+PREFILL = 512
 TICKS = os.sysconf("SC_CLK_TCK")
 THREADS = os.cpu_count() or 1
 CASE = json.load(open(ROOT / "tests" / "goldens" / "smollm2" / "greedy.json"))["cases"][0]
@@ -63,16 +68,14 @@ def llama_peer():
         return None, f"llama.cpp could not be had: {error}"
 
 
-def run_peer(peer):
+def run_peer(peer, ids, tokens, streams=1):
     libraries = peer.parent / "package" / "bins" / "linux-x64"
     start = time.monotonic()
-    ids = " ".join(map(str, CASE["prompt_ids"]))
-    command = [str(peer), str(MODEL), str(libraries), str(THREADS), str(TOKENS)]
-    out = subprocess.run(command, input=ids, capture_output=True, text=True, check=True)
+    command = [str(peer), str(MODEL), str(libraries), str(THREADS), str(tokens), str(streams)]
+    out = subprocess.run(command, input=" ".join(map(str, ids)), capture_output=True, text=True, check=True)
     figures = json.loads(out.stdout)
     # From before the process exists to its end, less what came after the first token.
-    after = (TOKENS - 1) / figures["decode_per_second"]
-    figures["cold_seconds"] = time.monotonic() - start - after
+    figures["cold_seconds"] = time.monotonic() - start - (tokens - 1) * streams / figures["decode_per_second"]
     return figures
 
 
@@ -117,27 +120,24 @@ def workers(pid):
     return found
 
 
-def stream(env, tokens):
-    """One streaming chat over mTLS: seconds to the first token, and from there to the last."""
+def stream(env, tokens, ids=None):
+    """One streaming answer over mTLS: seconds to the first token, and from there to the last."""
     context = ssl.create_default_context(cafile=env["OUTRIDER_CA"])
     context.load_cert_chain(env["OUTRIDER_CERT"], env["OUTRIDER_KEY"])
-    address = env["OUTRIDER_URL"].split("//")[1]
-    body = json.dumps({"model": "smollm2", "messages": [{"role": "user", "content": CASE["prompt"]}],
-                       "temperature": 0, "max_tokens": tokens, "ignore_eos": True, "stream": True})
+    body = {"model": "smollm2", "prompt": ids or CASE["prompt_ids"], "temperature": 0, "max_tokens": tokens,
+            "ignore_eos": True, "stream": True}
     start = time.monotonic()
-    connection = http.client.HTTPSConnection(address, context=context)
+    connection = http.client.HTTPSConnection(env["OUTRIDER_URL"].split("//")[1], context=context)
     headers = {"authorization": "Bearer " + env["OUTRIDER_TOKEN"], "content-type": "application/json"}
-    connection.request("POST", "/v1/chat/completions", body, headers)
+    connection.request("POST", "/v1/completions", json.dumps(body), headers)
     response = connection.getresponse()
     assert response.status == 200, response.read()
     first = None
     for line in response:
         if line.startswith(b"data: {"):
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                sys.exit(str(chunk))
-            if first is None and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
-                first = time.monotonic()
+            if b'"error"' in line:
+                sys.exit(line.decode())
+            first = first or time.monotonic()
     return first - start, time.monotonic() - first
 
 
@@ -150,18 +150,62 @@ def cold(pid, env):
 def warm(pid, env):
     worker = workers(pid)[0]
     before, sidecar = cpu_seconds(worker), cpu_seconds(pid)
-    first, rest = stream(env, TOKENS)
-    return {"first_token_seconds": first, "decode_per_second": (TOKENS - 1) / rest,
+    _, rest = stream(env, TOKENS)
+    return {"decode_per_second": (TOKENS - 1) / rest,
             "worker_cpu_ms": (cpu_seconds(worker) - before) * 1e3 / TOKENS,
             "sidecar_cpu_us": (cpu_seconds(pid) - sidecar) * 1e6 / TOKENS}
+
+
+def crowd(env):
+    """Tokens per second over streams that run at once."""
+    threads = [threading.Thread(target=stream, args=(env, TOKENS // 2)) for _ in range(STREAMS)]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return STREAMS * (TOKENS // 2) / (time.monotonic() - start)
+
+
+def strange_prompt(seed):
+    """A prompt nobody has asked before: the prefix cache must not help."""
+    return [random.Random(seed).randrange(100, 40000) for _ in range(PREFILL)]
 
 
 def median(rows, name):
     return statistics.median(row[name] for row in rows)
 
 
-def ratio(ours, theirs, digits=2):
-    return f"{ours / theirs:.{digits}f}" if theirs else "–"
+def measure(rounds, peer):
+    """All figures of all rounds, ours and the peer's in turn."""
+    ours, theirs, sidecar = [], [], {}
+    with outrider("--idle-timeout", "1s") as (pid, env):
+        stream(env, 2)
+        while workers(pid):
+            time.sleep(0.05)
+        sidecar["idle_mb"] = rss_mb(pid)
+        for i in range(rounds):
+            row = {"cold_seconds": cold(pid, env)}
+            row |= warm(pid, env)
+            row["prefill_per_second"] = PREFILL / stream(env, 2, strange_prompt(i))[0]
+            row["crowd_per_second"] = crowd(env)
+            ours.append(row)
+            if peer:
+                row = run_peer(peer, CASE["prompt_ids"], TOKENS)
+                row["prefill_per_second"] = run_peer(peer, strange_prompt(i), 2)["prefill_per_second"]
+                row["crowd_per_second"] = run_peer(peer, CASE["prompt_ids"], TOKENS // 2, STREAMS)["decode_per_second"]
+                theirs.append(row)
+            print(f"round {i + 1} of {rounds}", file=sys.stderr)
+        sidecar["after_mb"] = rss_mb(pid)
+    return ours, theirs, sidecar
+
+
+def row(what, ours, theirs, ours_name, theirs_name=None, digits=0):
+    """A line of the table: the ratio of medians first."""
+    mine = median(ours, ours_name)
+    peer = median(theirs, theirs_name or ours_name) if theirs else None
+    ratio = f"{mine / peer:.2f}" if peer else "–"
+    return f"| {what} | {ratio} | {mine:.{digits}f} | {f'{peer:.{digits}f}' if peer else '–'} |"
 
 
 def main():
@@ -170,43 +214,33 @@ def main():
     rounds = parser.parse_args().rounds
     peer, why = llama_peer()
     print(why or "peer: llama.cpp", file=sys.stderr)
-    colds, warms, peers, load = [], [], [], os.getloadavg()[0]
-    with outrider("--idle-timeout", "1s") as (pid, env):
-        stream(env, 2)
-        while workers(pid):
-            time.sleep(0.05)
-        idle = rss_mb(pid)
-        for i in range(rounds):
-            colds.append(cold(pid, env))
-            warms.append(warm(pid, env))
-            if peer:
-                peers.append(run_peer(peer))
-            print(f"round {i + 1} of {rounds}", file=sys.stderr)
-        sidecar = rss_mb(pid)
-    theirs = {name: median(peers, name) for name in peers[0]} if peers else {}
-    cold_median, decode = statistics.median(colds), median(warms, "decode_per_second")
-    peer_name = "llama.cpp v0.5.0" if peers else "none at hand"
+    load = os.getloadavg()[0]
+    ours, theirs, sidecar = measure(rounds, peer)
+    share = median(ours, "sidecar_cpu_us") / 1e3 / median(ours, "worker_cpu_ms")
+    today = datetime.date.today().isoformat()
     lines = [
-        f"# Bench of {datetime.date.today().isoformat()}",
+        f"# Bench of {today}",
         "",
-        f"{platform.machine()}, {os.cpu_count()} CPUs, load {load:.1f} at the start; {rounds} interleaved rounds, medians. Peer: {peer_name}.",
-        "SmolLM2-135M-Instruct Q4_1, a 37-token prompt, greedy; ours is measured by a client over mTLS through the sidecar,",
-        "the peer inside its own process.",
+        f"{platform.machine()}, {os.cpu_count()} CPUs, load {load:.1f} at the start; {rounds} interleaved rounds, medians.",
+        f"Peer: {'llama.cpp v0.5.0, CPU' if theirs else why}. SmolLM2-135M-Instruct Q4_1, greedy. Ours is measured by a client over",
+        "mTLS through the sidecar, the peer inside its own process.",
         "",
-        "| what | ours / peer | ours | peer |",
+        "| what (↓ less is better, ↑ more is) | ours / peer | ours | peer |",
         "|---|---|---|---|",
-        f"| cold start: no process → first token, s | {ratio(cold_median, theirs.get('cold_seconds'))} | {cold_median:.3f} (best {min(colds):.3f}) | {theirs.get('cold_seconds', 0):.3f} |",
-        f"| decode, one stream, tokens/s | {ratio(decode, theirs.get('decode_per_second'))} | {decode:.0f} | {theirs.get('decode_per_second', 0):.0f} |",
-        f"| decode, CPU ms per token | {ratio(median(warms, 'worker_cpu_ms'), theirs.get('decode_cpu_ms_per_token'))} | {median(warms, 'worker_cpu_ms'):.2f} | {theirs.get('decode_cpu_ms_per_token', 0):.2f} |",
-        f"| sidecar's share of that CPU | {ratio(median(warms, 'sidecar_cpu_us') / 1e3, median(warms, 'worker_cpu_ms'), 3)} of the worker's | {median(warms, 'sidecar_cpu_us'):.0f} µs per token | – |",
-        f"| warm: request → first token, s | – | {median(warms, 'first_token_seconds'):.3f} | – |",
-        f"| sidecar RSS, worker asleep, MB (floor: 20) | {ratio(idle, 20)} of the floor | {idle:.1f} | – |",
-        f"| sidecar RSS after {rounds} wakes, MB | – | {sidecar:.1f} | – |",
+        row("↓ cold start: no process → first token of a 37-token prompt, s", ours, theirs, "cold_seconds", digits=3),
+        row("↑ decode, one stream, tokens/s", ours, theirs, "decode_per_second"),
+        row("↓ decode, one stream, CPU ms per token", ours, theirs, "worker_cpu_ms", "decode_cpu_ms_per_token", 2),
+        row(f"↑ decode, {STREAMS} streams, tokens/s (ours with their prompts)", ours, theirs, "crowd_per_second"),
+        row(f"↑ prefill of {PREFILL} tokens never seen, tokens/s (ours with HTTP)", ours, theirs, "prefill_per_second"),
+        "",
+        f"- Best cold start: {min(r['cold_seconds'] for r in ours):.3f} s.",
+        f"- The sidecar's CPU for a streamed token is {share:.3f} of the worker's ({median(ours, 'sidecar_cpu_us'):.0f} µs).",
+        f"- Sidecar RSS, worker asleep: {sidecar['idle_mb'] / 20:.2f} of the 20 MB it may have ({sidecar['idle_mb']:.1f} MB);"
+        f" after {rounds} wakes {sidecar['after_mb']:.1f} MB.",
         "",
     ]
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}.md"
-    path.write_text("\n".join(lines))
+    (RESULTS / f"{today}.md").write_text("\n".join(lines))
     print("\n".join(lines))
 
 

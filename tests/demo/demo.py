@@ -189,11 +189,11 @@ curl
     $OUTRIDER_URL/v1/chat/completions
 
 Python, the OpenAI client (pip install openai)
-  import os, ssl, httpx, openai
+  import os, ssl, openai
   tls = ssl.create_default_context(cafile=os.environ["OUTRIDER_CA"])
   tls.load_cert_chain(os.environ["OUTRIDER_CERT"], os.environ["OUTRIDER_KEY"])
   client = openai.OpenAI(base_url=os.environ["OUTRIDER_URL"] + "/v1", api_key=os.environ["OUTRIDER_TOKEN"],
-                         http_client=httpx.Client(verify=tls))
+                         http_client=openai.DefaultHttpxClient(verify=tls))
   for part in client.chat.completions.create(model="{model}", stream=True,
                                              messages=[{{"role": "user", "content": "Hello!"}}]):
       print(part.choices[0].delta.content or "", end="", flush=True)

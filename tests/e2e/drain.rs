@@ -34,3 +34,22 @@ async fn does_ctrl_c_leave_no_process_and_no_socket_behind() {
     assert_eq!(code, Some(0), "{}", up.log());
     assert_eq!(outrider_tests::up::rss_bytes(worker), 0, "the worker is gone");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_a_stream_that_outlasts_the_drain_cut_with_an_error() {
+    let _alone = alone();
+    let mut up = start();
+    for protocol in [Protocol::Http1, Protocol::H2] {
+        let mut connection = Connection::open(&up, protocol, Security::Mtls).await.unwrap();
+        let body = serde_json::json!({"model": "smollm2", "prompt": "Once upon a time", "max_tokens": 7000,
+            "ignore_eos": true, "stream": true});
+        let response = connection.send(request(&up, "POST", "/v1/completions", body.to_string())).await.unwrap();
+        up.signal(libc::SIGINT);
+        let answer = read(response).await;
+        let last = answer.events().pop().expect("some events");
+        assert!(last.contains("\"error\"") && last.contains("draining"), "{protocol:?}: the last event is {last}");
+        let (code, _) = tokio::task::block_in_place(|| up.wait());
+        assert_eq!(code, Some(0), "{}", up.log());
+        up = start();
+    }
+}

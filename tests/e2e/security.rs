@@ -2,7 +2,7 @@
 
 use crate::{CHAT, chat, shared};
 use http_body_util::Full;
-use outrider_tests::client::{Answer, Connection, Protocol, Security, anonymous, request, tls};
+use outrider_tests::client::{Answer, Connection, Protocol, Security, anonymous, metric, request, tls};
 use outrider_tests::places::{binary, smollm2};
 use outrider_tests::up::Up;
 use std::path::Path;
@@ -46,6 +46,11 @@ async fn does_strict_take_only_mutual_tls() {
             Security::Mtls => assert_eq!(answer.expect("an answer").status, 200),
             _ => assert!(answer.is_err(), "{protocol:?} {security:?} was answered"),
         }
+    }
+    for reason in ["certificate_missing", "plaintext"] {
+        let label = format!("reason=\"{reason}\"");
+        assert_eq!(metric(&up, "outrider_connection_failures_total", &[&label]).await, 2.0, "{reason}");
+        assert!(up.log().contains(reason), "the log says why");
     }
 }
 

@@ -111,6 +111,65 @@ async fn does_a_caller_that_leaves_end_its_work() {
     wait_until("the access log lines", || (up.log().matches("caller_left").count() >= 2).then_some(()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn does_a_full_queue_say_so_and_when_to_come_back() {
+    let _alone = alone();
+    let up = Up::start(&["--model", &model(), "--concurrency", "1", "--queue", "1"]);
+    let body = serde_json::json!({"model": "smollm2", "prompt": "Once", "max_tokens": 6000, "ignore_eos": true,
+        "stream": true});
+    let mut running = Connection::open(&up, Protocol::H2, Security::Mtls).await.unwrap();
+    let running_answer = running.send(request(&up, "POST", "/v1/completions", body.to_string())).await.unwrap();
+    let mut waiting = Connection::open(&up, Protocol::H2, Security::Mtls).await.unwrap();
+    let waiting_answer = waiting.send(request(&up, "POST", CHAT, chat("Hi", 1, false)));
+    let refused = async {
+        while metric(&up, "outrider_queue_waiting", &[]).await != 1.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let refused = ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
+        drop((running_answer, running));
+        refused
+    };
+    let (waited, refused) = tokio::join!(waiting_answer, refused);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert_eq!(refused.headers["x-outrider-refused-by"], "admission");
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    assert_eq!(waited.expect("an answer").status(), 200, "who waited is answered when the other leaves");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn does_a_killed_sidecar_leave_nothing_that_hinders_the_next() {
+    let _alone = alone();
+    let state = tempfile::tempdir().unwrap();
+    let arguments = ["--model", &model()];
+    let mut up = Up::start_in(state.path(), &arguments);
+    ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
+    let worker = up.wait_for_workers("a worker", |pids| pids.len() == 1)[0];
+    up.signal(libc::SIGKILL);
+    up.wait();
+    wait_until("the worker's end", || (rss_bytes(worker) == 0).then_some(()));
+    let again = Up::start_in(state.path(), &arguments);
+    assert_eq!(ask(&again, "POST", CHAT, chat("Hi", 1, false)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_an_unknown_architecture_told_with_what_is_supported() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("strange.gguf");
+    let mut bytes = std::fs::read(smollm2()).unwrap();
+    let key = b"general.architecture";
+    let at = bytes.windows(key.len()).position(|window| window == key).expect("the key") + key.len();
+    // Type (4 bytes) and length (8 bytes) of the value stand before it.
+    assert_eq!(&bytes[at + 12..at + 17], b"llama");
+    bytes[at + 12..at + 17].copy_from_slice(b"mamba");
+    std::fs::write(&path, &bytes).unwrap();
+    let up = Up::start(&["--model", &format!("smollm2={}", path.display())]);
+    let answer = ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
+    assert_eq!(answer.status, 503);
+    let words = answer.text();
+    assert!(["mamba", "llama", "bert"].iter().all(|word| words.contains(word)), "{words}");
+}
+
 /// Runs the same question this many times at once.
 async fn futures<F: Future<Output = T>, T>(count: usize, ask: impl Fn() -> F) -> Vec<T> {
     let mut pending: Vec<_> = (0..count).map(|_| Box::pin(ask())).collect();

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use outrider_protos::worker::v1::generate_event::Event as Generated;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Who puts a refusal into words: the more is known of the request, the better.
@@ -27,11 +28,12 @@ pub struct Floor<'a> {
     sane: Option<Error>,
     voice: Voice,
     expires: Option<Instant>,
+    cut: watch::Receiver<bool>,
     pub record: Record,
 }
 
 impl<'a> Floor<'a> {
-    pub fn open(caller: Downstream<'a>, journal: Arc<Journal>) -> Self {
+    pub fn open(caller: Downstream<'a>, journal: Arc<Journal>, cut: watch::Receiver<bool>) -> Self {
         let mut record = Record::open(journal);
         let drawn = draw_id();
         record.request_id = caller.sane_request_id().unwrap_or(&drawn).to_owned();
@@ -41,7 +43,7 @@ impl<'a> Floor<'a> {
         let (head, sane) = caller.head(drawn, record.unix_seconds());
         record.method = head.method.as_str().chars().take(32).collect();
         record.path = head.path.chars().take(256).collect();
-        Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, record }
+        Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, cut, record }
     }
 
     /// The head, for the stages; a copy without credentials stays for refusals.
@@ -72,7 +74,7 @@ impl<'a> Floor<'a> {
         Ok(body)
     }
 
-    /// Does `work`, unless the caller leaves first or its rights end.
+    /// Does `work`, unless the caller leaves first, its rights end, or the server does.
     pub async fn unless_over<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let expired = async {
             match self.expires {
@@ -80,8 +82,14 @@ impl<'a> Floor<'a> {
                 None => std::future::pending().await,
             }
         };
+        let cut = async {
+            if self.cut.wait_for(|cut| *cut).await.is_err() {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             biased;
+            () = cut => Err(Error::Draining),
             () = expired => Err(Error::CredentialRefused { reason: "expired" }),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
