@@ -6,7 +6,8 @@ mod knobs;
 
 use super::wire::{grpc, rest};
 use super::{Place, VERSION, Way, response};
-use crate::dialects::{Ask, Facts, ModelFacts, Parsed, percent};
+use crate::dialects::common::percent;
+use crate::dialects::{Ask, Facts, ModelFacts, Parsed};
 use crate::error::Error;
 use crate::message::Head;
 use bytes::Bytes;

@@ -2,8 +2,9 @@
 
 use super::{TOP_LOGPROBS_MAX, choices, max_tokens, named_model, refuse_unsupported, stream};
 use crate::dialects::common::fields::{Fields, kind, object, wrong};
+use crate::dialects::common::sampling;
 use crate::dialects::openai::response::generation::{Generation, Plan, Shape};
-use crate::dialects::{Ask, Facts, Parsed, sampling};
+use crate::dialects::{Ask, Facts, Parsed};
 use crate::error::Error;
 use crate::message::Head;
 use outrider_protos::worker::v1 as worker;

@@ -2,8 +2,9 @@
 
 use super::{TOP_LOGPROBS_MAX, Texts, choices, max_tokens, named_model, refuse_unsupported, stream, texts};
 use crate::dialects::common::fields::{Fields, object};
+use crate::dialects::common::sampling;
 use crate::dialects::openai::response::generation::{Generation, Plan, Shape};
-use crate::dialects::{Ask, Facts, Parsed, sampling};
+use crate::dialects::{Ask, Facts, Parsed};
 use crate::error::Error;
 use crate::message::Head;
 use outrider_protos::worker::v1 as worker;

@@ -2,8 +2,9 @@
 
 use super::{Texts, named_model, texts};
 use crate::dialects::common::fields::{Fields, object};
+use crate::dialects::common::sampling;
 use crate::dialects::openai::response;
-use crate::dialects::{Ask, Facts, Parsed, sampling};
+use crate::dialects::{Ask, Facts, Parsed};
 use crate::error::Error;
 use crate::message::Head;
 use outrider_protos::worker::v1 as worker;

@@ -5,9 +5,10 @@ pub mod completions;
 pub mod embeddings;
 
 use crate::dialects::common::fields::{Fields, kind};
+use crate::dialects::common::percent;
 use crate::dialects::openai::response::generation::Stream;
 use crate::dialects::openai::{below_root, response};
-use crate::dialects::{Ask, Facts, ModelFacts, Parsed, percent};
+use crate::dialects::{Ask, Facts, ModelFacts, Parsed};
 use crate::error::Error;
 use crate::message::Head;
 use outrider_protos::worker::v1::Task;
