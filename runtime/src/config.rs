@@ -61,6 +61,9 @@ pub struct EngineConfig {
     pub tokens_per_step_max: usize,
     pub sequences_max: usize,
     pub waiting_max: usize,
+    /// Whether equal beginnings of prompts share their keys and values. It lets a caller learn from the time its answer
+    /// takes whether somebody else has asked the same.
+    pub prefix_sharing: bool,
 }
 
 /// Bounds of requests.
@@ -112,6 +115,7 @@ struct RawEngine {
     tokens_per_step_max: Option<usize>,
     sequences_max: Option<usize>,
     waiting_max: Option<usize>,
+    prefix_sharing: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -168,6 +172,7 @@ impl Config {
             tokens_per_step_max: engine.tokens_per_step_max.unwrap_or(TOKENS_PER_STEP_MAX),
             sequences_max: engine.sequences_max.unwrap_or(SEQUENCES_MAX),
             waiting_max: engine.waiting_max.unwrap_or(WAITING_MAX),
+            prefix_sharing: engine.prefix_sharing.unwrap_or(true),
         };
         problems.range("engine.tokens_per_step_max", engine.tokens_per_step_max, 1, 1 << 16);
         problems.range("engine.sequences_max", engine.sequences_max, 1, 4096);

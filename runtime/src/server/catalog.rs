@@ -155,6 +155,7 @@ impl Loader<'_> {
                 tokens_per_step_max: config.tokens_per_step_max,
                 sequences_max: config.sequences_max,
                 waiting_max: config.waiting_max,
+                prefix_sharing: config.prefix_sharing,
                 seed: random_seed(),
                 ..EngineConfig::new(facts.context_length, blocks, ends)
             },
