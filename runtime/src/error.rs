@@ -25,6 +25,9 @@ pub enum StartError {
     Device(#[from] DeviceError),
     #[error("model {name:?}: {source}")]
     Load { name: String, source: LoadError },
+    /// As the loader told it, and as Lifecycle still tells it.
+    #[error(transparent)]
+    Failed(std::sync::Arc<StartError>),
     #[error("{0}; this is a fault of the worker's own, the lines above say where")]
     Fault(String),
 }

@@ -82,7 +82,7 @@ async fn wind_down(lifecycle: &Lifecycle, drain_max: Duration) -> Result<(), Sta
     match wish {
         Wish::Failed(error) => {
             tokio::time::sleep(FAILED_LINGER).await;
-            return Err(std::sync::Arc::try_unwrap(error).unwrap_or_else(|error| StartError::Serve(error.to_string())));
+            return Err(StartError::Failed(error));
         }
         Wish::Drain => {
             tracing::info!(seconds_max = drain_max.as_secs(), "draining");
