@@ -9,6 +9,7 @@ use super::pretokenize::{PreTokenizer, rules};
 use super::special::{Kind, Segment, SpecialTokens};
 use super::{EncodeOptions, TokenizerError};
 use crate::weights::Gguf;
+use foldhash::fast::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -22,6 +23,9 @@ struct Merge {
     id: u32,
 }
 
+/// Merges by the ids of their parts.
+type Merges = HashMap<(u32, u32), Merge, RandomState>;
+
 /// A byte-level BPE tokenizer.
 #[derive(Debug)]
 pub(super) struct Bpe {
@@ -29,7 +33,7 @@ pub(super) struct Bpe {
     kinds: Vec<Kind>,
     /// The token of each byte.
     bytes: [Option<u32>; 256],
-    merges: HashMap<(u32, u32), Merge>,
+    merges: Merges,
     special: SpecialTokens,
     words: PreTokenizer,
     whole_words: bool,
@@ -91,10 +95,10 @@ impl Bpe {
 
     /// Appends the tokens of one word.
     fn merge(&self, word: &[u8], ids: &mut Vec<u32>) {
-        if self.whole_words {
-            if let Some(id) = self.pieces.find(word) {
-                return ids.push(id);
-            }
+        if self.whole_words
+            && let Some(id) = self.pieces.find(word)
+        {
+            return ids.push(id);
         }
         let start = ids.len();
         ids.extend(word.iter().filter_map(|byte| self.bytes[*byte as usize].or(self.unknown)));
@@ -197,11 +201,11 @@ fn pieces(stored: &Stored<'_>) -> Result<Pieces, TokenizerError> {
 }
 
 /// Merges by the ids of their parts. One that names parts or a result that are no tokens can never apply.
-fn merges(stored: &Stored<'_>, pieces: &Pieces) -> Result<HashMap<(u32, u32), Merge>, TokenizerError> {
+fn merges(stored: &Stored<'_>, pieces: &Pieces) -> Result<Merges, TokenizerError> {
     let wrong = |reason: String| TokenizerError::Damaged { part: "list of merges", reason };
     let list = stored.metadata.strings("tokenizer.ggml.merges").map_err(damaged)?;
     let list = list.ok_or_else(|| wrong("tokenizer.ggml.merges is missing".into()))?;
-    let mut merges = HashMap::with_capacity(list.len());
+    let mut merges = Merges::with_capacity_and_hasher(list.len(), RandomState::default());
     let mut bytes = Vec::with_capacity(64);
     for (rank, merge) in list.iter().enumerate() {
         // The space that separates the parts cannot be in a part: the byte 32 is written as U+0120.

@@ -3,7 +3,8 @@
 //! One table of 50,000 tokens is built in about 2 ms because nothing is allocated for a single token. Hashes are keyed
 //! at random, so that a hostile vocabulary cannot make lookups collide.
 
-use std::hash::{BuildHasher, RandomState};
+use foldhash::fast::RandomState;
+use std::hash::BuildHasher;
 
 /// Marks a free slot.
 const FREE: u32 = u32::MAX;
@@ -26,7 +27,7 @@ impl Pieces {
             arena: Vec::with_capacity(bytes),
             ends: Vec::with_capacity(tokens),
             slots: vec![FREE; (tokens * 2).next_power_of_two().max(16)],
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 

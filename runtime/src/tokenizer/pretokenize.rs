@@ -238,6 +238,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case compiles every pattern.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn do_the_words_make_up_the_text(text in "[ \\ta-c0-9é\n\r'!語]{0,40}") {
             for rules in RULES {

@@ -74,7 +74,8 @@ impl ElementType {
 
     /// Bytes of `elements` elements, a whole number of blocks; `None` if they are not.
     pub fn bytes(self, elements: usize) -> Option<usize> {
-        (elements % self.block_elements() == 0)
+        elements
+            .is_multiple_of(self.block_elements())
             .then(|| elements / self.block_elements())
             .and_then(|blocks| blocks.checked_mul(self.block_bytes()))
     }

@@ -116,7 +116,8 @@ fn does_a_template_with_tools_render() {
 fn does_a_refusal_come_back_in_the_templates_words() {
     let turn = |role: &str| json!({"role": role, "content": "x"});
     let sound = render(ALTERNATING, json!([turn("user"), turn("assistant"), turn("user")])).expect("alternates");
-    assert_eq!(sound, "<s>[INST] x [/INST]x</s>[INST] x [/INST]");
+    // A line break is trimmed after a block, not after an expression.
+    assert_eq!(sound, "<s>[INST] x [/INST]\nx</s>[INST] x [/INST]\n");
     let error = render(ALTERNATING, json!([turn("user"), turn("user")])).expect_err("does not alternate").to_string();
     let words = "the model's chat template refused this conversation: Conversation roles must alternate \
                  user/assistant/user/assistant/...";
