@@ -165,7 +165,7 @@ impl Checker<'_> {
         ensure(layer < kv.layers, || format!("the kv cache has no layer {layer}"))?;
         same("kv_heads", heads.kv_heads, kv.kv_heads)?;
         same("head_dim", heads.head_dim, kv.head_dim)?;
-        let grouped = heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.heads > 0 && heads.head_dim > 0;
+        let grouped = heads.kv_heads > 0 && heads.heads.is_multiple_of(heads.kv_heads) && heads.heads > 0 && heads.head_dim > 0;
         ensure(grouped, || format!("{} heads do not share {} kv heads", heads.heads, heads.kv_heads))?;
         Ok(kv)
     }

@@ -98,7 +98,7 @@ impl Random {
 
     /// Uniform below `bound`.
     pub fn below(&mut self, bound: usize) -> u32 {
-        (u64::from(self.0.next_u32()) * bound as u64 >> 32) as u32
+        ((u64::from(self.0.next_u32()) * bound as u64) >> 32) as u32
     }
 
     fn reals(&mut self, len: usize) -> Vec<f32> {

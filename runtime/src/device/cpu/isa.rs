@@ -5,7 +5,7 @@
 
 use super::linear::Linear;
 use super::memory::Scratch;
-use super::{attention, linear, portable::Portable, rope, rows};
+use super::{attention, linear, panel, portable::Portable, rope, rows};
 
 /// An instruction set the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ macro_rules! entries {
 
             $(#[$feature])?
             unsafe fn linear_panel(task: &Linear, chunk: usize, scratch: &mut Scratch) {
-                unsafe { linear::panel_chunk::<$lanes, $panel>(task, chunk, scratch) }
+                unsafe { panel::panel_chunk::<$lanes, $panel>(task, chunk, scratch) }
             }
 
             $(#[$feature])?

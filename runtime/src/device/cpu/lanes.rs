@@ -31,6 +31,10 @@ pub trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, n: usize);
 
+    /// Asks for the cache line at an address, which need not be good.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
+
     unsafe fn load_words(from: *const u8) -> Self::Words;
     /// `1 + q / 16` for nibble number `P` of each word: the nibble becomes the top of the mantissa of 1.0.
     unsafe fn unit_nibble<const P: usize>(words: Self::Words) -> Self;
@@ -83,8 +87,8 @@ pub unsafe fn exp<L: Lanes>(x: L) -> L {
     unsafe {
         let x = x.max(L::splat(-87.3)).min(L::splat(88.0));
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
-        // ln 2 in two parts, so that x − n · ln 2 keeps its low bits.
-        let r = n.fma(L::splat(-0.693_359_375), x);
+        // ln 2 in two parts (Cody and Waite), so that x − n · ln 2 keeps its low bits.
+        let r = n.fma(L::splat(-0.693_359_4), x);
         let r = n.fma(L::splat(2.121_944_4e-4), r);
         let p = L::splat(1.987_569_1e-4).fma(r, L::splat(1.398_199_9e-3));
         let p = p.fma(r, L::splat(8.333_452e-3));

@@ -9,11 +9,13 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod decode;
 mod isa;
 mod lanes;
 mod linear;
 mod memory;
 mod pack;
+mod panel;
 mod plan;
 mod pool;
 mod portable;

@@ -29,8 +29,9 @@ pub fn kind(element: ElementType) -> Kind {
 
 /// One row's share of one packed block, in the words of the file: scale and minimum as stored, elements as integers.
 struct Block {
-    scale: f32,
-    min: f32,
+    /// Bits of an f16 or an f32, as the kind's scales are stored.
+    scale: u32,
+    min: u32,
     /// Elements of [`Kind::Bytes`]; for [`Kind::Nibbles`] the first 16 are the ggml bytes.
     elements: [u8; 32],
 }
@@ -74,12 +75,12 @@ fn spread<const N: usize>(row: &[u8], lane: usize, out: &mut [u8]) {
 }
 
 #[inline(always)]
-fn put_scales(scales: Scales, min: Option<f32>, scale: f32, lane: usize, out: &mut [u8]) {
-    for (i, x) in [Some(scale), min].into_iter().flatten().enumerate() {
+fn put_scales(scales: Scales, min: Option<u32>, scale: u32, lane: usize, out: &mut [u8]) {
+    for (i, bits) in [Some(scale), min].into_iter().flatten().enumerate() {
         let out = &mut out[i * scales.bytes()..];
         match scales {
-            Scales::Half => out[2 * lane..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes()),
-            Scales::Single => out[4 * lane..][..4].copy_from_slice(&x.to_le_bytes()),
+            Scales::Half => out[2 * lane..][..2].copy_from_slice(&(bits as u16).to_le_bytes()),
+            Scales::Single => out[4 * lane..][..4].copy_from_slice(&bits.to_le_bytes()),
         }
     }
 }
@@ -87,6 +88,11 @@ fn put_scales(scales: Scales, min: Option<f32>, scale: f32, lane: usize, out: &m
 #[inline(always)]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+#[inline(always)]
+fn half_bits(block: &[u8], at: usize) -> u32 {
+    u32::from(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// Block `index` (32 columns) of a row of a 4-bit type.
@@ -97,20 +103,20 @@ fn nibble_block(element: ElementType, row: &[u8], index: usize) -> Block {
         ElementType::Q4_0 => {
             let block = &row[index * 18..][..18];
             elements[..16].copy_from_slice(&block[2..]);
-            let scale = half_at(block, 0);
             // Eight times a half is a half, unless it is infinite: q − 8 becomes q with a minimum.
-            (scale, -8.0 * scale)
+            let min = f16::from_f32(-8.0 * half_at(block, 0));
+            (half_bits(block, 0), u32::from(min.to_bits()))
         }
         ElementType::Q4_1 => {
             let block = &row[index * 20..][..20];
             elements[..16].copy_from_slice(&block[4..]);
-            (half_at(block, 0), half_at(block, 2))
+            (half_bits(block, 0), half_bits(block, 2))
         }
         _ => {
             let block = &row[index / 8 * 144..][..144];
             let j = index % 8;
             let bytes = &block[16 + j / 2 * 32..][..32];
-            let nibble = |i: usize| if j % 2 == 0 { bytes[i] & 15 } else { bytes[i] >> 4 };
+            let nibble = |i: usize| if j.is_multiple_of(2) { bytes[i] & 15 } else { bytes[i] >> 4 };
             for (i, element) in elements[..16].iter_mut().enumerate() {
                 *element = nibble(i) | nibble(i + 16) << 4;
             }
@@ -120,9 +126,10 @@ fn nibble_block(element: ElementType, row: &[u8], index: usize) -> Block {
     Block { scale, min, elements }
 }
 
-fn k_scales(block: &[u8], j: usize) -> (f32, f32) {
+fn k_scales(block: &[u8], j: usize) -> (u32, u32) {
     let (scale, min) = k_scale_min(&block[4..16], j);
-    (half_at(block, 0) * f32::from(scale), -(half_at(block, 2) * f32::from(min)))
+    let (scale, min) = (half_at(block, 0) * f32::from(scale), -(half_at(block, 2) * f32::from(min)));
+    (scale.to_bits(), min.to_bits())
 }
 
 /// Block `index` (32 columns, 16 for Q6_K) of a row of a type that is packed as bytes.
@@ -133,7 +140,7 @@ fn byte_block(element: ElementType, row: &[u8], index: usize) -> Block {
         ElementType::Q8_0 => {
             let block = &row[index * 34..][..34];
             elements.copy_from_slice(&block[2..]);
-            (half_at(block, 0), 0.0)
+            (half_bits(block, 0), 0)
         }
         ElementType::Q5_0 | ElementType::Q5_1 => {
             let (bytes, at) = if element == ElementType::Q5_0 { (22, 2) } else { (24, 4) };
@@ -145,7 +152,7 @@ fn byte_block(element: ElementType, row: &[u8], index: usize) -> Block {
                 elements[i] = (byte & 15 | fifth(i)).wrapping_sub(zero);
                 elements[i + 16] = (byte >> 4 | fifth(i + 16)).wrapping_sub(zero);
             }
-            (half_at(block, 0), if at == 4 { half_at(block, 2) } else { 0.0 })
+            (half_bits(block, 0), if at == 4 { half_bits(block, 2) } else { 0 })
         }
         ElementType::Q5_K => {
             let block = &row[index / 8 * 176..][..176];
@@ -168,7 +175,7 @@ fn byte_block(element: ElementType, row: &[u8], index: usize) -> Block {
                 let bits = block[128 + half * 32 + at] >> (2 * quarter) & 3;
                 *element = (nibble | bits << 4).wrapping_sub(32);
             }
-            (half_at(block, 208) * f32::from(block[192 + sub] as i8), 0.0)
+            ((half_at(block, 208) * f32::from(block[192 + sub] as i8)).to_bits(), 0)
         }
     };
     Block { scale, min, elements }

@@ -56,7 +56,7 @@ pub unsafe fn chunk<L: Lanes>(task: &RopeKv<'_>, chunk: usize) {
 #[inline(always)]
 unsafe fn rotate_head<L: Lanes>(style: RopeStyle, cos_sin: &[f32], head: *mut f32, head_dim: usize) {
     let half = cos_sin.len() / 2;
-    if style == RopeStyle::Interleaved || half % LANES != 0 {
+    if style == RopeStyle::Interleaved || !half.is_multiple_of(LANES) {
         // Pairs side by side: the compiler's own shuffles do.
         return rotate(style, cos_sin, unsafe { std::slice::from_raw_parts_mut(head, head_dim) });
     }
