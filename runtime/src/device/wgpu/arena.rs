@@ -3,9 +3,9 @@
 //! One buffer, because a dispatch may not bind the same buffer for reading and for writing, and because one bind group
 //! then serves every dispatch. Memory of a value is used again after the last op that names it.
 
-use wgpu::{BindGroup, Buffer, BufferBinding, BufferDescriptor, BufferUsages, Device};
+use wgpu::{BindGroup, Buffer, BufferBinding, BufferUsages, Device};
 
-use super::faults::Faults;
+use super::gpu::Gpu;
 use super::pipelines::PARAM_WORDS;
 use crate::device::{DeviceError, Op, Program, ValueId};
 
@@ -124,37 +124,43 @@ impl Arena {
     pub(super) fn fitted(
         before: Option<Arena>,
         needs: Needs,
-        (device, layout): (&Device, &wgpu::BindGroupLayout),
-        (faults, limit): (&Faults, u64),
+        gpu: &Gpu,
+        layout: &wgpu::BindGroupLayout,
     ) -> Result<Arena, DeviceError> {
-        let (before, common) = match before {
+        let ([values, inputs, readback], common) = match before {
             Some(arena) => ([Some(arena.values), Some(arena.inputs), Some(arena.readback)], Some(arena.common)),
             None => ([None, None, None], None),
         };
-        let [values, inputs, readback] = before;
-        let same = |buffer: &Option<Buffer>, bytes| buffer.as_ref().is_some_and(|buffer| buffer.size() >= bytes);
-        let kept = same(&values, needs.values) && same(&inputs, needs.inputs);
-        let grown = |before: Option<Buffer>, bytes: u64, usage, what| match before {
-            Some(buffer) if buffer.size() >= bytes => Ok(buffer),
-            _ if bytes > limit => Err(DeviceError::OutOfMemory { what, bytes }),
-            _ => {
-                // Half as much again, so that a batch that grows row by row does not allocate at every step.
-                let size = (bytes + bytes / 2).next_multiple_of(1024).min(limit / 16 * 16).max(bytes);
-                let descriptor = BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
-                let buffer = device.create_buffer(&descriptor);
-                faults.check(what, size).map(|()| buffer)
-            }
-        };
+        let fits = |buffer: &Option<Buffer>, bytes| buffer.as_ref().is_some_and(|buffer| buffer.size() >= bytes);
+        let common = common.filter(|_| fits(&values, needs.values) && fits(&inputs, needs.inputs));
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
-        let values = grown(values, needs.values, storage | BufferUsages::COPY_SRC, "the values of a forward pass")?;
-        let inputs = grown(inputs, needs.inputs, storage | BufferUsages::UNIFORM, "the inputs of a forward pass")?;
-        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        let readback = grown(readback, needs.readback, usage, "the outputs of a forward pass")?;
-        let common = match common {
-            Some(common) if kept => common,
-            _ => common_group(device, layout, &values, &inputs),
-        };
+        let readable = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let values = grown(values, needs.values, (VALUES, storage | BufferUsages::COPY_SRC), gpu)?;
+        let inputs =
+            grown(inputs, needs.inputs, ("the inputs of a forward pass", storage | BufferUsages::UNIFORM), gpu)?;
+        let readback = grown(readback, needs.readback, ("the outputs of a forward pass", readable), gpu)?;
+        let common = common.unwrap_or_else(|| common_group(&gpu.device, layout, &values, &inputs));
         Ok(Arena { values, inputs, readback, common })
+    }
+}
+
+/// What the largest buffer of a run holds, for errors.
+pub(super) const VALUES: &str = "the values of a forward pass (fewer rows would fit)";
+
+fn grown(
+    before: Option<Buffer>,
+    bytes: u64,
+    (what, usage): (&'static str, BufferUsages),
+    gpu: &Gpu,
+) -> Result<Buffer, DeviceError> {
+    match before {
+        Some(buffer) if buffer.size() >= bytes => Ok(buffer),
+        _ if bytes > gpu.binding_bytes_max => Err(DeviceError::OutOfMemory { what, bytes }),
+        _ => {
+            // Half as much again, so that a batch that grows row by row does not allocate at every step.
+            let roomy = (bytes + bytes / 2).next_multiple_of(1024);
+            gpu.buffer(what, roomy.min(gpu.binding_bytes_max), usage)
+        }
     }
 }
 

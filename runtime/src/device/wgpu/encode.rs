@@ -106,8 +106,8 @@ fn activation_number(activation: Activation) -> u32 {
 
 /// Vectors of four where every vector of x and out is one lane's. By the weight alone, never by the batch.
 fn access(weight: &Weight, shard: &Shard) -> Access {
-    let quads = [weight.shape.rows, shard.row_first, shard.rows].iter().all(|n| n % 4 == 0);
-    if quads && weight.shape.cols % 8 == 0 { Access::Quads } else { Access::Scalars }
+    let quads = [weight.shape.rows, shard.row_first, shard.rows].iter().all(|n| n.is_multiple_of(4));
+    if quads && weight.shape.cols.is_multiple_of(8) { Access::Quads } else { Access::Scalars }
 }
 
 impl<'a> Recorder<'a> {
@@ -232,8 +232,8 @@ impl<'a> Recorder<'a> {
         let (x, Shape { rows: m, cols }) = self.value(x);
         let packed = self.weight(weight);
         let tile = match m {
-            0..=VECTOR_M_MAX => Tile::Vector,
-            ..=BATCH_M_MAX => Tile::Batch,
+            _ if m <= VECTOR_M_MAX => Tile::Vector,
+            _ if m <= BATCH_M_MAX => Tile::Batch,
             _ => Tile::Matrix,
         };
         let lines = m.div_ceil(tile.m() as usize);

@@ -7,19 +7,20 @@ mod adapter;
 mod arena;
 mod encode;
 mod faults;
+mod gpu;
 mod kv;
 mod pack;
 mod pipelines;
+mod readback;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wgpu::{BindGroup, Buffer, BufferDescriptor, BufferUsages, PollType, Queue};
+use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use super::check::{Holdings, check};
 use super::{Device, DeviceError, KvId, KvShape, Program, Shape, WeightId};
@@ -27,9 +28,10 @@ use crate::weights::TensorView;
 pub use adapter::{AdapterSummary, adapters, real_gpu};
 use arena::{Arena, Needs, Plan};
 use encode::{Dispatch, GroupKey, Recording};
-use faults::Faults;
+use gpu::Gpu;
 use kv::Cache;
 use pipelines::{PARAM_WORDS, Pipelines};
+use readback::Outputs;
 use weights::{Uploader, Weight};
 
 /// Bytes between the parameters of two dispatches: the largest alignment any device asks of a uniform offset.
@@ -38,12 +40,9 @@ const PARAM_STRIDE: u64 = 256;
 /// An open device with the weights and caches it holds. `run` and `pack` wait for one another.
 pub struct WgpuDevice {
     name: String,
-    device: wgpu::Device,
-    queue: Queue,
-    faults: Faults,
+    gpu: Gpu,
     pipelines: Arc<Pipelines>,
-    /// Most bytes of one binding, and of a shard of a weight.
-    binding_bytes_max: u64,
+    /// Most bytes of a shard of a weight.
     shard_bytes_max: u64,
     /// Bound where a kernel has no bias.
     nothing: Buffer,
@@ -76,35 +75,15 @@ impl WgpuDevice {
     /// driver refused.
     pub fn open(selector: Option<&str>) -> Result<WgpuDevice, DeviceError> {
         let adapter = adapter::select(selector)?;
-        let (info, limits) = (adapter.get_info(), adapter.limits());
-        let opened = adapter::ready(adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("outrider"),
-            required_features: wgpu::Features::empty(),
-            required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Performance,
-            ..Default::default()
-        }));
-        let (device, queue) = opened.map_err(|error| DeviceError::Lost { reason: error.to_string() })?;
-        let faults = Faults::listen(&device);
-        // Offsets inside a binding are 32-bit byte offsets on some backends.
-        let binding_bytes_max =
-            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(u64::from(u32::MAX)) / 16 * 16;
-        let pipelines = Arc::new(Pipelines::new(&device));
-        let nothing = device.create_buffer(&BufferDescriptor {
-            label: Some("nothing"),
-            size: 16,
-            usage: BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        });
-        faults.check("opening the device", 0)?;
+        let info = adapter.get_info();
+        let gpu = Gpu::open(&adapter)?;
+        let pipelines = Arc::new(Pipelines::new(&gpu.device));
+        let nothing = gpu.buffer("opening the device", 16, BufferUsages::STORAGE)?;
         Ok(WgpuDevice {
             name: format!("wgpu: {} ({:?})", info.name, info.backend),
-            device,
-            queue,
-            faults,
+            shard_bytes_max: gpu.binding_bytes_max,
+            gpu,
             pipelines,
-            binding_bytes_max,
-            shard_bytes_max: binding_bytes_max,
             nothing,
             state: Mutex::default(),
         })
@@ -115,11 +94,8 @@ impl WgpuDevice {
     fn with_shards_of(&self, bytes: u64) -> WgpuDevice {
         WgpuDevice {
             name: self.name.clone(),
-            device: self.device.clone(),
-            queue: self.queue.clone(),
-            faults: self.faults.clone(),
+            gpu: self.gpu.clone(),
             pipelines: self.pipelines.clone(),
-            binding_bytes_max: self.binding_bytes_max,
             shard_bytes_max: bytes,
             nothing: self.nothing.clone(),
             state: Mutex::default(),
@@ -130,23 +106,11 @@ impl WgpuDevice {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// wgpu turns some driver failures in submit and poll into panics (`handle_error_fatal`); here they are a lost device.
-    fn guarded<T>(&self, what: &'static str, f: impl FnOnce() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
-        self.faults.check(what, 0)?;
-        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().cloned();
-            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
-            self.faults.lose(words.unwrap_or_else(|| "the driver failed".to_owned()));
-            self.faults.check(what, 0)?;
-            unreachable!("a lost device stays lost")
-        })
-    }
-
     fn run_locked(&self, state: &mut State, program: &Program) -> Result<Vec<Vec<f32>>, DeviceError> {
         check(program, state)?;
         let plan = Plan::new(program);
-        if plan.words * 4 > self.binding_bytes_max {
-            return Err(DeviceError::OutOfMemory { what: "the values of a forward pass", bytes: plan.words * 4 });
+        if plan.words * 4 > self.gpu.binding_bytes_max {
+            return Err(DeviceError::OutOfMemory { what: arena::VALUES, bytes: plan.words * 4 });
         }
         let recording = encode::record(program, &plan, &state.weights, &state.caches)?;
         let params_at = (recording.inputs.len() as u64 * 4).next_multiple_of(PARAM_STRIDE);
@@ -157,11 +121,10 @@ impl WgpuDevice {
             readback: outputs.bytes.max(16),
         };
         let before = state.arena.take();
-        let on = (&self.device, &self.pipelines.common);
-        let arena = Arena::fitted(before, needs, on, (&self.faults, self.binding_bytes_max))?;
+        let arena = Arena::fitted(before, needs, &self.gpu, &self.pipelines.common)?;
         self.submit(state, &arena, &recording, &outputs)?;
-        let read = outputs.read(&self.device, &arena.readback);
-        self.faults.check("running a program", 0)?;
+        let read = outputs.read(&self.gpu, &arena.readback);
+        self.gpu.faults.check("running a program", 0)?;
         state.arena = Some(arena);
         read
     }
@@ -181,11 +144,11 @@ impl WgpuDevice {
             words.extend_from_slice(&dispatch.params);
             words.resize(words.len() + stride - PARAM_WORDS, 0);
         }
-        self.queue.write_buffer(&arena.inputs, 0, bytemuck::cast_slice(&words));
+        self.gpu.queue.write_buffer(&arena.inputs, 0, bytemuck::cast_slice(&words));
         for dispatch in &recording.dispatches {
             self.bind(state, dispatch.group);
         }
-        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for (at, dispatch) in recording.dispatches.iter().enumerate() {
             let Dispatch { kernel, group, workgroups: [x, y, z], .. } = dispatch;
@@ -200,8 +163,8 @@ impl WgpuDevice {
         for copy in &outputs.copies {
             encoder.copy_buffer_to_buffer(&arena.values, copy.from, &arena.readback, copy.to, copy.bytes);
         }
-        self.queue.submit([encoder.finish()]);
-        self.faults.check("running a program", 0)
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.faults.check("running a program", 0)
     }
 
     /// Makes the bind group of a dispatch, if it is not made yet.
@@ -226,7 +189,7 @@ impl WgpuDevice {
             resource: buffers[binding].as_entire_binding(),
         };
         let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &[entry(0), entry(1)] };
-        state.groups.insert(key, self.device.create_bind_group(&descriptor));
+        state.groups.insert(key, self.gpu.device.create_bind_group(&descriptor));
     }
 }
 
@@ -236,85 +199,26 @@ impl Device for WgpuDevice {
     }
 
     fn pack(&self, parts: &[TensorView<'_>]) -> Result<WeightId, DeviceError> {
-        let uploader = Uploader {
-            device: &self.device,
-            queue: &self.queue,
-            faults: &self.faults,
-            shard_bytes_max: self.shard_bytes_max,
-        };
+        let uploader = Uploader { gpu: &self.gpu, shard_bytes_max: self.shard_bytes_max };
         let mut state = self.state();
-        let weight = self.guarded("packing a weight", || uploader.upload(parts))?;
+        let weight = self.gpu.guarded("packing a weight", || uploader.upload(parts))?;
         state.weights.push(weight);
         Ok(WeightId(state.weights.len() as u32 - 1))
     }
 
     fn allocate_kv(&self, shape: KvShape) -> Result<KvId, DeviceError> {
         let mut state = self.state();
-        let cache = self.guarded("allocating a KV cache", || {
-            Cache::allocate(shape, &self.device, &self.faults, self.binding_bytes_max)
-        })?;
+        let cache = self.gpu.guarded("allocating a KV cache", || Cache::allocate(shape, &self.gpu))?;
         state.caches.push(cache);
         Ok(KvId(state.caches.len() as u32 - 1))
     }
 
     fn run(&self, program: &Program) -> Result<Vec<Vec<f32>>, DeviceError> {
         let mut state = self.state();
-        self.guarded("running a program", || self.run_locked(&mut state, program))
+        self.gpu.guarded("running a program", || self.run_locked(&mut state, program))
     }
 
     fn weight_bytes(&self) -> u64 {
         self.state().weights.iter().map(Weight::bytes).sum()
     }
-}
-
-/// Which bytes of the arena are handed back.
-struct Outputs {
-    copies: Vec<Copy>,
-    bytes: u64,
-}
-
-struct Copy {
-    from: u64,
-    to: u64,
-    bytes: u64,
-}
-
-impl Outputs {
-    fn new(program: &Program, plan: &Plan) -> Outputs {
-        let mut outputs = Outputs { copies: Vec::with_capacity(program.outputs.len()), bytes: 0 };
-        for value in &program.outputs {
-            let shape = program.shape(*value);
-            let offset = plan.offsets[value.0 as usize].expect("the plan places every output");
-            let bytes = (shape.rows * shape.cols * 4) as u64;
-            outputs.copies.push(Copy { from: u64::from(offset) * 4, to: outputs.bytes, bytes });
-            outputs.bytes += bytes;
-        }
-        outputs
-    }
-
-    /// Waits for the submitted work and reads what it left.
-    fn read(&self, device: &wgpu::Device, readback: &Buffer) -> Result<Vec<Vec<f32>>, DeviceError> {
-        if self.bytes == 0 {
-            wait(device)?;
-            return Ok(vec![Vec::new(); self.copies.len()]);
-        }
-        let slice = readback.slice(..self.bytes);
-        slice.map_async(wgpu::MapMode::Read, |_| {});
-        wait(device)?;
-        let view = slice.get_mapped_range().map_err(|error| DeviceError::Lost { reason: error.to_string() })?;
-        let words = |copy: &Copy| {
-            let bytes = &view[copy.to as usize..(copy.to + copy.bytes) as usize];
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        };
-        let read = self.copies.iter().map(words).collect();
-        drop(view);
-        readback.unmap();
-        Ok(read)
-    }
-}
-
-/// Waits until everything submitted has run.
-fn wait(device: &wgpu::Device) -> Result<(), DeviceError> {
-    let waited = device.poll(PollType::wait_indefinitely());
-    waited.map(|_| ()).map_err(|error| DeviceError::Lost { reason: error.to_string() })
 }

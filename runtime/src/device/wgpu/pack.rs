@@ -39,13 +39,13 @@ pub(super) fn pack_row(element: ElementType, row: &[u8], out: &mut Vec<u32>) {
     let q = &mut q[..element.block_elements()];
     for block in blocks.clone() {
         quants(element, block, q);
-        out.extend(q.chunks_exact(8).map(|q| gather(q, 4, |q| q & 15)));
+        out.extend(q.as_chunks().0.iter().map(|q| squeeze(*q)));
     }
     if matches!(element, ElementType::Q5_0 | ElementType::Q5_1 | ElementType::Q5_K | ElementType::Q6_K) {
         let width = if element == ElementType::Q6_K { 2 } else { 1 };
         for block in blocks.clone() {
             quants(element, block, q);
-            out.extend(q.chunks_exact(32 / width).map(|q| gather(q, width, |q| q >> 4)));
+            out.extend(q.chunks_exact(32 / width).map(|q| high_bits(q, width)));
         }
     }
     match element {
@@ -96,9 +96,18 @@ fn super_scales(element: ElementType, block: &[u8], out: &mut Vec<u32>) {
     out.extend((0..8).step_by(2).map(|j| pair(j) | (pair(j + 1) << 16)));
 }
 
-/// Fields of `width` bits, the first element lowest.
-fn gather(q: &[u8], width: usize, field: impl Fn(u8) -> u8) -> u32 {
-    q.iter().enumerate().fold(0, |word, (i, q)| word | (u32::from(field(*q)) << (width * i)))
+/// The low nibbles of eight quants in one word, the first lowest: three folds instead of eight shifts, since this runs
+/// once for every eight elements of a model before its first token.
+fn squeeze(q: [u8; 8]) -> u32 {
+    let q = u64::from_le_bytes(q) & 0x0f0f_0f0f_0f0f_0f0f;
+    let q = (q | q >> 4) & 0x00ff_00ff_00ff_00ff;
+    let q = (q | q >> 8) & 0x0000_ffff_0000_ffff;
+    (q | q >> 16) as u32
+}
+
+/// What is above the low nibble, `width` bits of each quant, the first lowest.
+fn high_bits(q: &[u8], width: usize) -> u32 {
+    q.iter().enumerate().fold(0, |word, (i, q)| word | (u32::from(q >> 4) << (width * i)))
 }
 
 /// The unsigned quants of a block in element order, as [`ElementType::decode`] reads them.

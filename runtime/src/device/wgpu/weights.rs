@@ -2,9 +2,9 @@
 //!
 //! Never holds a second copy of a weight: rows are packed and uploaded a few megabytes at a time.
 
-use wgpu::{Buffer, BufferDescriptor, BufferUsages, Device, Queue};
+use wgpu::{Buffer, BufferUsages};
 
-use super::faults::Faults;
+use super::gpu::Gpu;
 use super::pack::{pack_row, row_words};
 use crate::device::check::check_parts;
 use crate::device::{DeviceError, Shape};
@@ -60,9 +60,7 @@ impl Weight {
 
 /// Packs and uploads.
 pub(super) struct Uploader<'a> {
-    pub(super) device: &'a Device,
-    pub(super) queue: &'a Queue,
-    pub(super) faults: &'a Faults,
+    pub(super) gpu: &'a Gpu,
     pub(super) shard_bytes_max: u64,
 }
 
@@ -139,18 +137,12 @@ impl Uploader<'_> {
             rest = below;
         }
         let buffer = self.buffer(size)?;
-        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&decoded));
-        self.faults.check("weights", size).map(|()| buffer)
+        self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&decoded));
+        self.gpu.faults.check("weights", size).map(|()| buffer)
     }
 
     fn buffer(&self, size: u64) -> Result<Buffer, DeviceError> {
-        let buffer = self.device.create_buffer(&BufferDescriptor {
-            label: Some("weight"),
-            size,
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.faults.check("weights", size).map(|()| buffer)
+        self.gpu.buffer("weights", size, BufferUsages::STORAGE | BufferUsages::COPY_DST)
     }
 
     fn fill<'b>(
@@ -173,21 +165,21 @@ impl Uploader<'_> {
             }
         }
         self.write(buffer, at, &mut words);
-        self.faults.check("weights", buffer.size())
+        self.gpu.faults.check("weights", buffer.size())
     }
 
     fn write(&self, buffer: &Buffer, at: u64, words: &mut Vec<u32>) -> u64 {
         let written = (words.len() * 4) as u64;
-        self.queue.write_buffer(buffer, at, bytemuck::cast_slice(words));
+        self.gpu.queue.write_buffer(buffer, at, bytemuck::cast_slice(words));
         words.clear();
         written
     }
 
     /// Waits until what was staged is on the device, so that its staging memory is free again.
     fn settle(&self) -> Result<(), DeviceError> {
-        self.queue.submit([]);
-        super::wait(self.device)?;
-        self.faults.check("weights", 0)
+        self.gpu.queue.submit([]);
+        self.gpu.wait()?;
+        self.gpu.faults.check("weights", 0)
     }
 }
 
