@@ -24,7 +24,7 @@ pub enum StartError {
     #[error("device: {0}")]
     Device(#[from] DeviceError),
     #[error("model {name:?}: {source}")]
-    Load { name: String, source: LoadError },
+    Load { name: String, source: Box<LoadError> },
     /// As the loader told it, and as Lifecycle still tells it.
     #[error(transparent)]
     Failed(std::sync::Arc<StartError>),

@@ -238,8 +238,10 @@ impl EncoderLoop {
                 taken.last_mut().expect("pushed above").1.end += 1;
             }
         }
-        let texts: Vec<&[u32]> =
-            taken.iter().flat_map(|(at, texts)| queue[*at].job.texts[texts.clone()].iter().map(Vec::as_slice)).collect();
+        let texts: Vec<&[u32]> = taken
+            .iter()
+            .flat_map(|(at, texts)| queue[*at].job.texts[texts.clone()].iter().map(Vec::as_slice))
+            .collect();
         if texts.is_empty() {
             return;
         }
@@ -267,7 +269,8 @@ impl EncoderLoop {
         let width = self.model.facts().hidden_size;
         let sentences = if wanted.sentence.is_some() { outputs.pop().unwrap_or_default() } else { Vec::new() };
         let hidden = if wanted.hidden { outputs.pop().unwrap_or_default() } else { Vec::new() };
-        let slice = |of: &[f32], rows: Range<usize>| of.get(rows.start * width..rows.end * width).map_or(vec![], <[_]>::to_vec);
+        let slice =
+            |of: &[f32], rows: Range<usize>| of.get(rows.start * width..rows.end * width).map_or(vec![], <[_]>::to_vec);
         let mut row = 0;
         let each = lengths.iter().enumerate().map(|(i, length)| {
             row += length;

@@ -47,7 +47,8 @@ fn start(models: &str) -> Worker {
 fn start_in(folder: tempfile::TempDir, models: &str) -> Worker {
     let config = folder.path().join("worker.yaml");
     let socket = folder.path().join("worker.sock");
-    let text = format!("socket: {}\ndevice: cpu\nthreads: 1\ndrain_seconds_max: 5\nmodels:\n{models}", socket.display());
+    let text =
+        format!("socket: {}\ndevice: cpu\nthreads: 1\ndrain_seconds_max: 5\nmodels:\n{models}", socket.display());
     std::fs::write(&config, text).expect("written");
     let child = Command::new(env!("CARGO_BIN_EXE_outrider-worker"))
         .args(["--config".as_ref(), config.as_os_str()])
@@ -157,7 +158,12 @@ fn token_list(value: &serde_json::Value) -> Vec<u32> {
 
 fn int64(name: &str, shape: &[i64], values: &[i64]) -> wire::Tensor {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    wire::Tensor { name: name.into(), data_type: wire::DataType::Int64.into(), shape: shape.to_vec(), data: data.into() }
+    wire::Tensor {
+        name: name.into(),
+        data_type: wire::DataType::Int64.into(),
+        shape: shape.to_vec(),
+        data: data.into(),
+    }
 }
 
 fn floats(tensor: &wire::Tensor) -> Vec<f32> {
@@ -200,8 +206,12 @@ async fn is_a_conversation_rendered_by_the_models_template() {
     let back = wire::DetokenizeRequest { model: "llama".into(), ids: response.ids.clone(), skip_special_tokens: true };
     assert_eq!(client.detokenize(back).await.expect("text").into_inner().text, "user: hi\nassistant:");
 
-    let asked = generate(&mut client, request(wire::generate_request::Prompt::Chat(chat("user")), 4)).await.expect("an answer");
-    assert_eq!(tokens(&asked), tokens(&generate(&mut client, request(ids(&response.ids), 4)).await.expect("an answer")));
+    let asked =
+        generate(&mut client, request(wire::generate_request::Prompt::Chat(chat("user")), 4)).await.expect("an answer");
+    assert_eq!(
+        tokens(&asked),
+        tokens(&generate(&mut client, request(ids(&response.ids), 4)).await.expect("an answer"))
+    );
 
     let refused = client.tokenize(tokenize(chat("wizard"))).await.expect_err("the template knows no wizard");
     assert_eq!(refused.code(), Code::InvalidArgument);
@@ -296,11 +306,18 @@ async fn does_every_wrong_request_say_what_is_wanted() {
         (wire::GenerateRequest { model: "bert".into(), ..base() }, Code::FailedPrecondition, "does not generate"),
         (wire::GenerateRequest { prompt: None, ..base() }, Code::InvalidArgument, "give text, chat or token_ids"),
         (wire::GenerateRequest { prompt: text("x".repeat(300)), ..base() }, Code::InvalidArgument, "has 300 tokens"),
-        (wire::GenerateRequest { prompt: text("x".repeat(2 << 20)), ..base() }, Code::InvalidArgument, "at most 1048576"),
+        (
+            wire::GenerateRequest { prompt: text("x".repeat(2 << 20)), ..base() },
+            Code::InvalidArgument,
+            "at most 1048576",
+        ),
         (wire::GenerateRequest { prompt: Some(ids(&[258])), ..base() }, Code::InvalidArgument, "not in the vocabulary"),
         (wire::GenerateRequest { n: 1000, ..base() }, Code::InvalidArgument, "at most 128"),
         (
-            wire::GenerateRequest { prompt: Some(wire::generate_request::Prompt::Chat(wire::Chat::default())), ..base() },
+            wire::GenerateRequest {
+                prompt: Some(wire::generate_request::Prompt::Chat(wire::Chat::default())),
+                ..base()
+            },
             Code::InvalidArgument,
             "at least one is needed",
         ),

@@ -56,9 +56,18 @@ fn manifests() -> Vec<PathBuf> {
         }
     }
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let folders = ["/etc/vulkan/icd.d", "/usr/local/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d"];
+    let folders = [
+        "/etc/vulkan/icd.d",
+        "/usr/local/etc/vulkan/icd.d",
+        "/usr/local/share/vulkan/icd.d",
+        "/usr/share/vulkan/icd.d",
+    ];
     let homes = [home.join(".config/vulkan/icd.d"), home.join(".local/share/vulkan/icd.d")];
     let data = std::env::var_os("XDG_DATA_DIRS").unwrap_or_default();
-    let all = folders.iter().map(PathBuf::from).chain(homes).chain(std::env::split_paths(&data).map(|d| d.join("vulkan/icd.d")));
+    let all = folders
+        .iter()
+        .map(PathBuf::from)
+        .chain(homes)
+        .chain(std::env::split_paths(&data).map(|d| d.join("vulkan/icd.d")));
     all.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten().map(|entry| entry.path()).collect()
 }

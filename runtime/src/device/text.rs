@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::program::{Activation, HeadShape, IndexId, KvId, Op, Pooling, Program, RealId, RopeStyle, ValueId, WeightId};
+use super::program::{
+    Activation, HeadShape, IndexId, KvId, Op, Pooling, Program, RealId, RopeStyle, ValueId, WeightId,
+};
 
 impl Display for ValueId {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

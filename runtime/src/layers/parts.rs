@@ -32,7 +32,11 @@ impl<'a> Parts<'a> {
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>, ModelError> {
         let view = self.checkpoint.tensor(name)?;
         if (view.rows, view.cols) != (rows, cols) {
-            return Err(ModelError::Shape { tensor: name.to_string(), found: (view.rows, view.cols), expected: (rows, cols) });
+            return Err(ModelError::Shape {
+                tensor: name.to_string(),
+                found: (view.rows, view.cols),
+                expected: (rows, cols),
+            });
         }
         Ok(view)
     }

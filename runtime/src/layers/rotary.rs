@@ -89,8 +89,7 @@ pub struct Rotary {
 impl Rotary {
     /// `theta` is the base, `dim` the rotated elements of a head (even), `context` the positions there can be.
     pub fn new(theta: f32, dim: usize, scaling: &RopeScaling, context: usize) -> Self {
-        let mut frequencies: Vec<f32> =
-            (0..dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / dim as f32)).collect();
+        let mut frequencies: Vec<f32> = (0..dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / dim as f32)).collect();
         let mut attention = 1.0;
         match scaling {
             RopeScaling::None => {}
@@ -178,12 +177,8 @@ mod tests {
 
     #[test]
     fn does_llama3_keep_short_waves_and_stretch_long_ones() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 64.0,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
         let scaled = Rotary::new(10_000.0, 16, &scaling, 1);
         let plain = Rotary::new(10_000.0, 16, &RopeScaling::None, 1);
         assert_eq!(scaled.inverse_frequencies[0], plain.inverse_frequencies[0]);

@@ -34,9 +34,7 @@ pub fn rope_scaling(config: &Parameters) -> Result<RopeScaling, ModelError> {
             })
         }
         Some("yarn") => Ok(RopeScaling::Yarn(yarn(config, &rope)?)),
-        Some(other) => {
-            Err(rope.refuse("rope_type", format!("{other:?} is not supported (supported: {KINDS})")).into())
-        }
+        Some(other) => Err(rope.refuse("rope_type", format!("{other:?} is not supported (supported: {KINDS})")).into()),
     }
 }
 

@@ -4,10 +4,8 @@
 //! the rows of all sequences, end to end, and attention stays within each. Records programs; computes nothing.
 
 use super::{Encoder, Facts, Model, ModelError, Normalize, Wanted, extent};
-use crate::device::program::{
-    Activation, HeadShape, IndexId, Op, Pooling, Program, ProgramBuilder, ValueId, WeightId,
-};
 use crate::device::Device;
+use crate::device::program::{Activation, HeadShape, IndexId, Op, Pooling, Program, ProgramBuilder, ValueId, WeightId};
 use crate::layers::Parts;
 use crate::weights::{Checkpoint, Parameters, SentenceEncoder};
 
@@ -147,11 +145,7 @@ fn load_layer(parts: &Parts<'_>, prefix: &str, config: &Config, i: usize) -> Res
     let norm = |gguf: &str, hf: &str| layer_norm(parts, &name(gguf, hf), hidden);
     Ok(Layer {
         qkv: linear(
-            &[
-                ("attn_q", "attention.self.query"),
-                ("attn_k", "attention.self.key"),
-                ("attn_v", "attention.self.value"),
-            ],
+            &[("attn_q", "attention.self.query"), ("attn_k", "attention.self.key"), ("attn_v", "attention.self.value")],
             hidden,
             hidden,
         )?,

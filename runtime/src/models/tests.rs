@@ -140,7 +140,8 @@ impl Device for Namer {
     }
 
     fn pack(&self, parts: &[TensorView<'_>]) -> Result<WeightId, DeviceError> {
-        let text = |part: &TensorView<'_>| format!("{} [{}, {}] {}", part.name, part.rows, part.cols, part.element.name());
+        let text =
+            |part: &TensorView<'_>| format!("{} [{}, {}] {}", part.name, part.rows, part.cols, part.element.name());
         let mut packed = self.packed.lock().expect("one thread");
         packed.push(parts.iter().map(text).collect::<Vec<_>>().join(" + "));
         Ok(WeightId(packed.len() as u32 - 1))

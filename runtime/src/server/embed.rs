@@ -30,7 +30,8 @@ pub async fn embed(
     let texts = status::blocking(move || {
         let bytes_max = limits.prompt_bytes_max;
         let each = request.inputs.into_iter().enumerate();
-        each.map(|(i, input)| ids(i, input, (&served, &*model), request.truncate, bytes_max)).collect::<Result<Vec<_>, _>>()
+        each.map(|(i, input)| ids(i, input, (&served, &*model), request.truncate, bytes_max))
+            .collect::<Result<Vec<_>, _>>()
     })
     .await?;
     let prompt_tokens = texts.iter().map(Vec::len).sum::<usize>() as u32;
@@ -68,7 +69,9 @@ fn ids(
     if ids.len() > tokens_max {
         if !truncate {
             let tokens = ids.len();
-            return Err(invalid(format!("has {tokens} tokens; the model takes {tokens_max}: shorten it, or set truncate")));
+            return Err(invalid(format!(
+                "has {tokens} tokens; the model takes {tokens_max}: shorten it, or set truncate"
+            )));
         }
         match text {
             // Again, so that the tokens around the text stay.

@@ -25,10 +25,7 @@ pub fn signature(work: &Work, vocabulary: usize, hidden: usize) -> (Vec<wire::Te
             vec![info("logits", DataType::Fp32, &[1, -1, vocabulary])],
         ),
         Work::Encode { .. } => (
-            vec![
-                info("input_ids", DataType::Int64, &[-1, -1]),
-                info("attention_mask", DataType::Int64, &[-1, -1]),
-            ],
+            vec![info("input_ids", DataType::Int64, &[-1, -1]), info("attention_mask", DataType::Int64, &[-1, -1])],
             vec![
                 info("last_hidden_state", DataType::Fp32, &[-1, -1, hidden]),
                 info("sentence_embedding", DataType::Fp32, &[-1, hidden]),
@@ -38,7 +35,11 @@ pub fn signature(work: &Work, vocabulary: usize, hidden: usize) -> (Vec<wire::Te
 }
 
 /// Runs the model on the inputs.
-pub async fn infer(request: wire::InferRequest, served: Arc<Served>, output_bytes_max: usize) -> Result<wire::InferResponse, Status> {
+pub async fn infer(
+    request: wire::InferRequest,
+    served: Arc<Served>,
+    output_bytes_max: usize,
+) -> Result<wire::InferResponse, Status> {
     let outputs = &served.info.infer_outputs;
     for name in &request.outputs {
         if !outputs.iter().any(|output| output.name == *name) {
@@ -60,12 +61,15 @@ pub async fn infer(request: wire::InferRequest, served: Arc<Served>, output_byte
             let ids = matrix(&request, &served, "input_ids")?;
             if ids.rows != 1 || ids.cols == 0 || ids.cols > prober.tokens_max() {
                 let (rows, cols, max) = (ids.rows, ids.cols, prober.tokens_max());
-                return Err(invalid(format!("input_ids: shape [{rows}, {cols}]; wanted is [1, S] with S from 1 to {max}")));
+                return Err(invalid(format!(
+                    "input_ids: shape [{rows}, {cols}]; wanted is [1, S] with S from 1 to {max}"
+                )));
             }
             let (prober, vocabulary) = (Arc::clone(prober), served.vocabulary as i64);
             let ids = token_ids(&ids.values, served.vocabulary)?;
             let shape = [1, ids.len() as i64, vocabulary];
-            let logits = status::blocking(move || prober.logits(&ids).map_err(|error| Status::internal(error.to_string())));
+            let logits =
+                status::blocking(move || prober.logits(&ids).map_err(|error| Status::internal(error.to_string())));
             Ok(wire::InferResponse { outputs: vec![tensor("logits", &shape, &logits.await?)] })
         }
         Work::Encode { encoder, model } => {
@@ -94,11 +98,15 @@ async fn run_encoder(
     }
     if (mask.rows, mask.cols) != (rows, cols) {
         let (r, c) = (mask.rows, mask.cols);
-        return Err(invalid(format!("attention_mask: shape [{r}, {c}]; it must be that of input_ids, [{rows}, {cols}]")));
+        return Err(invalid(format!(
+            "attention_mask: shape [{r}, {c}]; it must be that of input_ids, [{rows}, {cols}]"
+        )));
     }
     let width = facts.hidden_size;
     if rows.saturating_mul(cols).saturating_mul(4 * width) > output_bytes_max {
-        return Err(invalid(format!("input_ids: [{rows}, {cols}] gives outputs over {output_bytes_max} bytes; send fewer rows")));
+        return Err(invalid(format!(
+            "input_ids: [{rows}, {cols}] gives outputs over {output_bytes_max} bytes; send fewer rows"
+        )));
     }
     let mut texts = Vec::with_capacity(rows);
     for (row, (ids, mask)) in ids.values.chunks(cols).zip(mask.values.chunks(cols)).enumerate() {
@@ -139,7 +147,10 @@ struct Matrix {
 
 fn matrix(request: &wire::InferRequest, served: &Served, name: &str) -> Result<Matrix, Status> {
     let Some(input) = request.inputs.iter().find(|input| input.name == name) else {
-        return Err(invalid(format!("inputs: {name:?} is missing; this model takes {}", describe(&served.info.infer_inputs))));
+        return Err(invalid(format!(
+            "inputs: {name:?} is missing; this model takes {}",
+            describe(&served.info.infer_inputs)
+        )));
     };
     if input.data_type() != DataType::Int64 {
         return Err(invalid(format!("{name}: is {}; wanted is INT64", type_name(input.data_type()))));

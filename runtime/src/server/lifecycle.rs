@@ -82,7 +82,12 @@ impl Lifecycle {
     pub fn new() -> Self {
         let progress = Progress::default();
         progress.stage("weights");
-        Lifecycle { progress, catalog: OnceLock::new(), wish: watch::Sender::new(Wish::Serve), in_flight: Arc::default() }
+        Lifecycle {
+            progress,
+            catalog: OnceLock::new(),
+            wish: watch::Sender::new(Wish::Serve),
+            in_flight: Arc::default(),
+        }
     }
 
     /// Everything is loaded.

@@ -47,7 +47,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     {
         let lifecycle = Arc::clone(&lifecycle);
         // A plain thread: it computes, and the process may end without it.
-        let spawned = std::thread::Builder::new().name("loader".into()).spawn(move || catalog::load(&config, &lifecycle));
+        let spawned =
+            std::thread::Builder::new().name("loader".into()).spawn(move || catalog::load(&config, &lifecycle));
         spawned.map_err(StartError::Runtime)?;
     }
     listen_to_signals(Arc::clone(&lifecycle)).map_err(StartError::Runtime)?;

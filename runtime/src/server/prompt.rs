@@ -29,7 +29,8 @@ pub fn chat_ids(served: &Served, chat: wire::Chat, bytes_max: usize) -> Result<V
     if chat.messages.is_empty() {
         return Err(Status::invalid_argument("messages: there are none; at least one is needed"));
     }
-    let template = served.template.as_ref().ok_or_else(|| status::tokenizer(crate::tokenizer::TokenizerError::NoTemplate))?;
+    let template =
+        served.template.as_ref().ok_or_else(|| status::tokenizer(crate::tokenizer::TokenizerError::NoTemplate))?;
     let messages = chat.messages.into_iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_, _>>()?;
     let mut conversation = Conversation::new(Value::Array(messages), time::OffsetDateTime::now_utc());
     if !chat.tools_json.is_empty() {

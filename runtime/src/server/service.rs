@@ -55,7 +55,10 @@ impl Worker for Service {
         infer::infer(request, served, OUTPUT_BYTES_MAX).await.map(Response::new)
     }
 
-    async fn tokenize(&self, request: Request<wire::TokenizeRequest>) -> Result<Response<wire::TokenizeResponse>, Status> {
+    async fn tokenize(
+        &self,
+        request: Request<wire::TokenizeRequest>,
+    ) -> Result<Response<wire::TokenizeResponse>, Status> {
         let request = request.into_inner();
         let (_guard, served) = self.enter(&request.model)?;
         let bytes_max = self.limits.prompt_bytes_max;
@@ -85,7 +88,10 @@ impl Worker for Service {
         Ok(Response::new(wire::DetokenizeResponse { text: text.await? }))
     }
 
-    async fn model_info(&self, request: Request<wire::ModelInfoRequest>) -> Result<Response<wire::ModelInfoResponse>, Status> {
+    async fn model_info(
+        &self,
+        request: Request<wire::ModelInfoRequest>,
+    ) -> Result<Response<wire::ModelInfoResponse>, Status> {
         let request = request.into_inner();
         let catalog = self.lifecycle.catalog().ok_or_else(|| {
             Status::unavailable(format!("the worker is not ready: {}; ask again", self.lifecycle.reason()))
@@ -102,7 +108,10 @@ impl Worker for Service {
         Ok(Response::new(wire::ReadyResponse { ready: reason.is_empty(), reason }))
     }
 
-    async fn lifecycle(&self, request: Request<wire::LifecycleRequest>) -> Result<Response<wire::LifecycleResponse>, Status> {
+    async fn lifecycle(
+        &self,
+        request: Request<wire::LifecycleRequest>,
+    ) -> Result<Response<wire::LifecycleResponse>, Status> {
         use wire::lifecycle_request::Action;
         match request.into_inner().action() {
             Action::Unspecified => {}
