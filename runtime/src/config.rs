@@ -154,44 +154,9 @@ impl Config {
         if let Some(threads) = raw.threads {
             problems.range("threads", threads, 1, 1024);
         }
-        let kv = raw.kv_cache.unwrap_or_default();
-        let kv_cache = match (kv.bytes, kv.tokens) {
-            (None, None) => KvCache::Default,
-            (Some(bytes), None) => KvCache::Bytes(bytes),
-            (None, Some(tokens)) => KvCache::Tokens(tokens),
-            (Some(_), Some(_)) => {
-                problems.add("kv_cache", "give bytes or tokens, not both");
-                KvCache::Default
-            }
-        };
-        if matches!(kv_cache, KvCache::Bytes(0) | KvCache::Tokens(0)) {
-            problems.add("kv_cache", "0 holds no sequence; leave it out for the default");
-        }
-        let engine = raw.engine.unwrap_or_default();
-        let engine = EngineConfig {
-            tokens_per_step_max: engine.tokens_per_step_max.unwrap_or(TOKENS_PER_STEP_MAX),
-            sequences_max: engine.sequences_max.unwrap_or(SEQUENCES_MAX),
-            waiting_max: engine.waiting_max.unwrap_or(WAITING_MAX),
-            prefix_sharing: engine.prefix_sharing.unwrap_or(true),
-        };
-        problems.range("engine.tokens_per_step_max", engine.tokens_per_step_max, 1, 1 << 16);
-        problems.range("engine.sequences_max", engine.sequences_max, 1, 4096);
-        problems.range("engine.waiting_max", engine.waiting_max, 1, 1 << 20);
-        if engine.sequences_max > engine.tokens_per_step_max {
-            problems.add(
-                "engine.sequences_max",
-                &format!("above engine.tokens_per_step_max ({}): not all could decode", engine.tokens_per_step_max),
-            );
-        }
-        let limits = raw.limits.unwrap_or_default();
-        let limits = Limits {
-            prompt_bytes_max: limits.prompt_bytes_max.unwrap_or(PROMPT_BYTES_MAX),
-            embed_inputs_max: limits.embed_inputs_max.unwrap_or(EMBED_INPUTS_MAX),
-            embed_tokens_per_step_max: limits.embed_tokens_per_step_max.unwrap_or(EMBED_TOKENS_PER_STEP_MAX),
-        };
-        problems.range("limits.prompt_bytes_max", limits.prompt_bytes_max, 1, 64 << 20);
-        problems.range("limits.embed_inputs_max", limits.embed_inputs_max, 1, 1 << 20);
-        problems.range("limits.embed_tokens_per_step_max", limits.embed_tokens_per_step_max, 1, 1 << 20);
+        let kv_cache = problems.kv_cache(raw.kv_cache.unwrap_or_default());
+        let engine = problems.engine(raw.engine.unwrap_or_default());
+        let limits = problems.limits(raw.limits.unwrap_or_default());
         if !problems.0.is_empty() {
             return Err(problems.0);
         }
@@ -247,6 +212,52 @@ impl Problems {
                 self.add(&format!("models[{i}].path"), "is empty");
             }
         }
+    }
+
+    fn kv_cache(&mut self, raw: RawKvCache) -> KvCache {
+        let choice = match (raw.bytes, raw.tokens) {
+            (None, None) => KvCache::Default,
+            (Some(bytes), None) => KvCache::Bytes(bytes),
+            (None, Some(tokens)) => KvCache::Tokens(tokens),
+            (Some(_), Some(_)) => {
+                self.add("kv_cache", "give bytes or tokens, not both");
+                KvCache::Default
+            }
+        };
+        if matches!(choice, KvCache::Bytes(0) | KvCache::Tokens(0)) {
+            self.add("kv_cache", "0 holds no sequence; leave it out for the default");
+        }
+        choice
+    }
+
+    fn engine(&mut self, raw: RawEngine) -> EngineConfig {
+        let engine = EngineConfig {
+            tokens_per_step_max: raw.tokens_per_step_max.unwrap_or(TOKENS_PER_STEP_MAX),
+            sequences_max: raw.sequences_max.unwrap_or(SEQUENCES_MAX),
+            waiting_max: raw.waiting_max.unwrap_or(WAITING_MAX),
+            prefix_sharing: raw.prefix_sharing.unwrap_or(true),
+        };
+        self.range("engine.tokens_per_step_max", engine.tokens_per_step_max, 1, 1 << 16);
+        self.range("engine.sequences_max", engine.sequences_max, 1, 4096);
+        self.range("engine.waiting_max", engine.waiting_max, 1, 1 << 20);
+        if engine.sequences_max > engine.tokens_per_step_max {
+            let tokens = engine.tokens_per_step_max;
+            let reason = format!("above engine.tokens_per_step_max ({tokens}): not all could decode");
+            self.add("engine.sequences_max", &reason);
+        }
+        engine
+    }
+
+    fn limits(&mut self, raw: RawLimits) -> Limits {
+        let limits = Limits {
+            prompt_bytes_max: raw.prompt_bytes_max.unwrap_or(PROMPT_BYTES_MAX),
+            embed_inputs_max: raw.embed_inputs_max.unwrap_or(EMBED_INPUTS_MAX),
+            embed_tokens_per_step_max: raw.embed_tokens_per_step_max.unwrap_or(EMBED_TOKENS_PER_STEP_MAX),
+        };
+        self.range("limits.prompt_bytes_max", limits.prompt_bytes_max, 1, 64 << 20);
+        self.range("limits.embed_inputs_max", limits.embed_inputs_max, 1, 1 << 20);
+        self.range("limits.embed_tokens_per_step_max", limits.embed_tokens_per_step_max, 1, 1 << 20);
+        limits
     }
 
     fn device(&mut self, text: &str) -> DeviceChoice {

@@ -21,13 +21,13 @@ pub enum StartError {
     Runtime(std::io::Error),
     #[error("the server ended: {0}")]
     Serve(String),
-    /// The same failure, told to more than one listener.
-    #[error(transparent)]
-    Failed(std::sync::Arc<StartError>),
     #[error("device: {0}")]
     Device(#[from] DeviceError),
     #[error("model {name:?}: {source}")]
-    Load { name: String, source: LoadError },
+    Load { name: String, source: Box<LoadError> },
+    /// As the loader told it, and as Lifecycle still tells it.
+    #[error(transparent)]
+    Failed(std::sync::Arc<StartError>),
     #[error("{0}; this is a fault of the worker's own, the lines above say where")]
     Fault(String),
 }

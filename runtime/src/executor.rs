@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tokio::sync::oneshot;
@@ -148,7 +149,7 @@ pub struct EncodeError {
 pub struct EncoderHandle {
     jobs: mpsc::Sender<Job>,
     waiting_max: usize,
-    waiting: Arc<std::sync::atomic::AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// An encoder on a device and the thread that runs it: texts of many callers share one program.
@@ -157,7 +158,7 @@ pub struct EncoderLoop {
     model: Arc<dyn Encoder>,
     tokens_per_step_max: usize,
     jobs: mpsc::Receiver<Job>,
-    waiting: Arc<std::sync::atomic::AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// A handle and the loop behind it; run [`EncoderLoop::run`] on a thread of its own.
@@ -177,9 +178,8 @@ impl EncoderHandle {
     /// Vectors of texts, in order. Texts are neither empty nor longer than the context, ids in the vocabulary.
     /// `None`: too many calls wait. Dropping the future gives up what has not been computed.
     pub async fn encode(&self, texts: Vec<Vec<u32>>, wanted: Wanted) -> Option<Result<Vec<Vectors>, EncodeError>> {
-        use std::sync::atomic::Ordering::Relaxed;
-        if self.waiting.fetch_add(1, Relaxed) >= self.waiting_max {
-            self.waiting.fetch_sub(1, Relaxed);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let gone = || EncodeError { reason: "its thread has ended".to_string() };
@@ -289,7 +289,7 @@ impl EncoderLoop {
     }
 
     fn left(&self) {
-        self.waiting.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

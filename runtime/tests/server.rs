@@ -420,7 +420,7 @@ async fn does_a_drain_let_answers_end() {
 async fn does_a_failed_load_say_why() {
     let cases = [
         ("  - {name: m, path: /nowhere/at/all.gguf}\n".to_string(), "/nowhere/at/all.gguf"),
-        (format!("  - {{name: m, path: {}/tests/server.rs}}\n", env!("CARGO_MANIFEST_DIR")), "neither a .gguf file"),
+        (format!("  - {{name: m, path: {}/Cargo.toml}}\n", env!("CARGO_MANIFEST_DIR")), "neither a .gguf file"),
     ];
     for (models, words) in cases {
         let worker = start(&models);

@@ -4,7 +4,9 @@
 
 use super::{Facts, Generator, KvNeed, Model, ModelError, extent};
 use crate::device::Device;
-use crate::device::program::{Activation, HeadShape, KvId, Op, Program, ProgramBuilder, RopeStyle, ValueId, WeightId};
+use crate::device::program::{
+    Activation, HeadShape, IndexId, KvId, Op, Program, ProgramBuilder, RealId, RopeStyle, ValueId, WeightId,
+};
 use crate::engine::Batch;
 use crate::layers::{Parts, RopeScaling, Rotary, rope_scaling};
 use crate::weights::{Checkpoint, Naming, Parameters};
@@ -36,7 +38,7 @@ impl Config {
             kv_heads: extent(config, "num_key_value_heads")?,
             head_dim: extent(config, "head_dim")?,
         };
-        if heads.heads % heads.kv_heads != 0 {
+        if !heads.heads.is_multiple_of(heads.kv_heads) {
             let reason = format!("must divide num_attention_heads, {}; is {}", heads.heads, heads.kv_heads);
             return Err(config.refuse("num_key_value_heads", reason).into());
         }
@@ -192,7 +194,7 @@ impl Generator for Llama {
 
     fn record(&self, batch: &Batch, kv: KvId) -> Program {
         let HeadShape { heads, kv_heads, head_dim } = self.config.heads;
-        let (m, eps, none) = (batch.ids.len(), self.config.rms_norm_eps, Activation::None);
+        let m = batch.ids.len();
         let mut b = ProgramBuilder::new();
         let ids = b.indices(batch.ids.clone());
         let position = b.indices(batch.positions.clone());
@@ -201,61 +203,92 @@ impl Generator for Llama {
         let block_tables = b.indices(batch.block_tables.clone());
         let cos_sin = b.reals(self.rotary.cos_sin(&batch.positions));
 
+        let inputs = Inputs { position, sequence, slots, block_tables, table_width: batch.table_width, cos_sin, kv };
         // Every layer uses the same values again: a device holds one layer's worth of them, not all.
-        let x = b.value(m, self.config.hidden_size);
-        let normed = b.value(m, self.config.hidden_size);
-        let qkv = b.value(m, (heads + 2 * kv_heads) * head_dim);
-        let attended = b.value(m, heads * head_dim);
-        let projected = b.value(m, self.config.hidden_size);
-        let gate_up = b.value(m, 2 * self.config.intermediate_size);
-        let gated = b.value(m, self.config.intermediate_size);
-
-        b.push(Op::Embed { table: self.embedding, ids, accumulate: false, out: x });
-        let mut add: Option<ValueId> = None;
-        for (layer, w) in self.layers.iter().enumerate() {
-            b.push(Op::RmsNorm { x, add, weight: w.attention_norm, eps, out: normed });
-            b.push(Op::Linear { x: normed, weight: w.qkv, bias: w.qkv_bias, activation: none, out: qkv });
-            b.push(Op::RopeKv {
-                qkv,
-                cos_sin,
-                slots,
-                kv,
-                layer,
-                heads: self.config.heads,
-                rope_dim: self.rotary.dim(),
-                style: self.style,
-            });
-            b.push(Op::PagedAttention {
-                qkv,
-                kv,
-                layer,
-                sequence,
-                position,
-                block_tables,
-                table_width: batch.table_width,
-                heads: self.config.heads,
-                scale: 1.0 / (head_dim as f32).sqrt(),
-                out: attended,
-            });
-            let (weight, bias) = (w.attention_out, w.attention_out_bias);
-            b.push(Op::Linear { x: attended, weight, bias, activation: none, out: projected });
-            b.push(Op::RmsNorm { x, add: Some(projected), weight: w.mlp_norm, eps, out: normed });
-            b.push(Op::Linear { x: normed, weight: w.gate_up, bias: w.gate_up_bias, activation: none, out: gate_up });
-            b.push(Op::GatedActivation { gate_up, activation: self.config.activation, out: gated });
-            b.push(Op::Linear { x: gated, weight: w.down, bias: w.down_bias, activation: none, out: projected });
-            add = Some(projected);
+        let hidden = self.config.hidden_size;
+        let v = Values {
+            x: b.value(m, hidden),
+            normed: b.value(m, hidden),
+            qkv: b.value(m, (heads + 2 * kv_heads) * head_dim),
+            attended: b.value(m, heads * head_dim),
+            projected: b.value(m, hidden),
+            gate_up: b.value(m, 2 * self.config.intermediate_size),
+            gated: b.value(m, self.config.intermediate_size),
+        };
+        b.push(Op::Embed { table: self.embedding, ids, accumulate: false, out: v.x });
+        for layer in 0..self.layers.len() {
+            self.record_layer(&mut b, &inputs, &v, layer);
         }
         if !batch.logit_rows.is_empty() {
-            self.record_head(&mut b, (x, add, normed), &batch.logit_rows);
+            self.record_head(&mut b, &v, &batch.logit_rows);
         }
         b.finish()
     }
 }
 
+/// A program's inputs.
+struct Inputs {
+    position: IndexId,
+    sequence: IndexId,
+    slots: IndexId,
+    block_tables: IndexId,
+    table_width: usize,
+    cos_sin: RealId,
+    kv: KvId,
+}
+
+/// Values that every layer writes anew; `x` alone lives through all of them.
+struct Values {
+    x: ValueId,
+    normed: ValueId,
+    qkv: ValueId,
+    attended: ValueId,
+    /// What the sub-layer before gave: the next norm adds it to `x`.
+    projected: ValueId,
+    gate_up: ValueId,
+    gated: ValueId,
+}
+
 impl Llama {
+    fn record_layer(&self, b: &mut ProgramBuilder, inputs: &Inputs, v: &Values, layer: usize) {
+        let (w, heads, eps) = (&self.layers[layer], self.config.heads, self.config.rms_norm_eps);
+        let linear = |x, weight, bias, out| Op::Linear { x, weight, bias, activation: Activation::None, out };
+        let add = (layer > 0).then_some(v.projected);
+        b.push(Op::RmsNorm { x: v.x, add, weight: w.attention_norm, eps, out: v.normed });
+        b.push(linear(v.normed, w.qkv, w.qkv_bias, v.qkv));
+        b.push(Op::RopeKv {
+            qkv: v.qkv,
+            cos_sin: inputs.cos_sin,
+            slots: inputs.slots,
+            kv: inputs.kv,
+            layer,
+            heads,
+            rope_dim: self.rotary.dim(),
+            style: self.style,
+        });
+        b.push(Op::PagedAttention {
+            qkv: v.qkv,
+            kv: inputs.kv,
+            layer,
+            sequence: inputs.sequence,
+            position: inputs.position,
+            block_tables: inputs.block_tables,
+            table_width: inputs.table_width,
+            heads,
+            scale: 1.0 / (heads.head_dim as f32).sqrt(),
+            out: v.attended,
+        });
+        b.push(linear(v.attended, w.attention_out, w.attention_out_bias, v.projected));
+        b.push(Op::RmsNorm { x: v.x, add: Some(v.projected), weight: w.mlp_norm, eps, out: v.normed });
+        b.push(linear(v.normed, w.gate_up, w.gate_up_bias, v.gate_up));
+        b.push(Op::GatedActivation { gate_up: v.gate_up, activation: self.config.activation, out: v.gated });
+        b.push(linear(v.gated, w.down, w.down_bias, v.projected));
+    }
+
     /// Final norm and head, for the rows whose logits are wanted: the head is the largest matrix of a small model.
-    fn record_head(&self, b: &mut ProgramBuilder, (x, add, normed): (ValueId, Option<ValueId>, ValueId), rows: &[u32]) {
-        b.push(Op::RmsNorm { x, add, weight: self.final_norm, eps: self.config.rms_norm_eps, out: normed });
+    fn record_head(&self, b: &mut ProgramBuilder, v: &Values, rows: &[u32]) {
+        let (add, normed) = (Some(v.projected), v.normed);
+        b.push(Op::RmsNorm { x: v.x, add, weight: self.final_norm, eps: self.config.rms_norm_eps, out: normed });
         let index = b.indices(rows.to_vec());
         let wanted = b.value(rows.len(), self.config.hidden_size);
         let logits = b.value(rows.len(), self.config.vocab_size);

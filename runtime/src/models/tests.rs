@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::*;
+use crate::device::cpu::CpuDevice;
 use crate::device::reference::ReferenceDevice;
 use crate::device::{KvShape, WeightId};
 use crate::engine::{Batch, Forward};
@@ -113,12 +114,18 @@ fn judge_bert(name: &str, device: &dyn Device) {
 
 #[test]
 fn does_a_llama_compute_what_transformers_computes() {
-    LLAMAS.iter().for_each(|name| judge_llama(name, Arc::new(ReferenceDevice::new())));
+    for name in LLAMAS {
+        judge_llama(name, Arc::new(ReferenceDevice::new()));
+        judge_llama(name, Arc::new(CpuDevice::new(Some(2), None)));
+    }
 }
 
 #[test]
 fn does_a_bert_compute_what_transformers_computes() {
-    BERTS.iter().for_each(|name| judge_bert(name, &ReferenceDevice::new()));
+    for name in BERTS {
+        judge_bert(name, &ReferenceDevice::new());
+        judge_bert(name, &CpuDevice::new(Some(2), None));
+    }
 }
 
 /// Keeps the names of what is packed, computes nothing.

@@ -78,7 +78,7 @@ fn load_all(config: &Config, lifecycle: &Arc<Lifecycle>) -> Result<Catalog, Star
     let load = |model: &ModelConfig| {
         Loader { config, lifecycle, opened: &opened, model }
             .load()
-            .map_err(|source| StartError::Load { name: model.name.clone(), source })
+            .map_err(|source| StartError::Load { name: model.name.clone(), source: Box::new(source) })
     };
     let served = config.models.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     Ok(Catalog(served.into_iter().map(Arc::new).collect()))
