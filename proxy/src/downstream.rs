@@ -105,11 +105,11 @@ impl<'a> Downstream<'a> {
         }
         let read = async {
             // The first piece as it is: most bodies come in one.
-            let Some(first) = self.session.read_request_body().await.map_err(broken_body)? else {
+            let Some(first) = self.session.read_request_body().await.map_err(|error| broken_body(&error))? else {
                 return Ok(Bytes::new());
             };
             let mut rest = BytesMut::new();
-            while let Some(piece) = self.session.read_request_body().await.map_err(broken_body)? {
+            while let Some(piece) = self.session.read_request_body().await.map_err(|error| broken_body(&error))? {
                 if rest.is_empty() {
                     rest.reserve(announced.map_or(first.len() + piece.len(), |bytes| bytes as usize).min(limit));
                     rest.extend_from_slice(&first);
@@ -249,7 +249,7 @@ impl Drop for Downstream<'_> {
 }
 
 /// A body that could not be read: the caller left, or sent what is no body.
-fn broken_body(error: Box<PingoraError>) -> Error {
+fn broken_body(error: &PingoraError) -> Error {
     match error.etype() {
         ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => {
             Error::invalid("the body's chunked encoding is broken")

@@ -16,7 +16,7 @@ use crate::message::Head;
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -203,7 +203,7 @@ impl Exchange {
             drop((events, held));
             match error {
                 Error::WorkerGone => self.admission.lost(generation),
-                _ => floor.unless_over(async { Ok(tokio::time::sleep(PAUSE).await) }).await?,
+                _ => floor.unless_over(tokio::time::sleep(PAUSE).map(Ok)).await?,
             }
             permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
         }

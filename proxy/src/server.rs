@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{External, Process, Target};
 use crate::tls::sources::files::{Files, SourceError, WATCH_PERIOD};
-use crate::tls::{Mode, server_config};
+use crate::tls::{Material, Mode, server_config};
 use crate::worker::{Known, Uds, Worker, take_seat};
 use arc_swap::ArcSwap;
 use door::{App, app};
@@ -79,13 +79,16 @@ pub struct Parts {
     pub journal: Journal,
 }
 
+/// Certificate files, and what was last read from them.
+type Watched = (Files, Arc<ArcSwap<Material>>);
+
 /// Everything open, nothing running.
 pub struct Server {
     config: Config,
     exchange: Arc<Exchange>,
     target: Arc<dyn Target>,
     acceptor: Arc<Acceptor>,
-    identity: Option<(Files, Arc<ArcSwap<crate::tls::Material>>)>,
+    identity: Option<Watched>,
     listener: TcpListener,
     admin: TcpListener,
     cut: watch::Sender<bool>,
@@ -248,7 +251,7 @@ fn signals() -> mpsc::UnboundedReceiver<()> {
     told
 }
 
-fn identity(config: &Config) -> Result<Option<(Files, Arc<ArcSwap<crate::tls::Material>>)>, Error> {
+fn identity(config: &Config) -> Result<Option<Watched>, Error> {
     let Some(files) = &config.tls.files else { return Ok(None) };
     let files = Files {
         certificate: files.certificate.clone(),

@@ -11,7 +11,7 @@ fn start() -> Up {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_a_running_answer_finish_after_sigterm() {
-    let _alone = alone();
+    let _alone = alone().await;
     let mut up = start();
     let mut connection = Connection::open(&up, Protocol::H2, Security::Mtls).await.unwrap();
     let response = connection.send(request(&up, "POST", CHAT, chat("Say hello to everybody.", 8, true))).await.unwrap();
@@ -25,7 +25,7 @@ async fn does_a_running_answer_finish_after_sigterm() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_ctrl_c_leave_no_process_and_no_socket_behind() {
-    let _alone = alone();
+    let _alone = alone().await;
     let mut up = start();
     outrider_tests::client::ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
     let worker = up.wait_for_workers("a worker", |pids| pids.len() == 1)[0];
@@ -37,7 +37,7 @@ async fn does_ctrl_c_leave_no_process_and_no_socket_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_a_stream_that_outlasts_the_drain_cut_with_an_error() {
-    let _alone = alone();
+    let _alone = alone().await;
     let mut up = start();
     for protocol in [Protocol::Http1, Protocol::H2] {
         let mut connection = Connection::open(&up, protocol, Security::Mtls).await.unwrap();

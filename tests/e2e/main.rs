@@ -8,7 +8,7 @@ mod security;
 mod wake;
 
 use outrider_tests::up::Up;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// One `outrider up` with both models, shared by the tests that leave it as they found it.
 fn shared() -> Arc<Up> {
@@ -22,9 +22,9 @@ fn shared() -> Arc<Up> {
 }
 
 /// Tests that count processes or take the whole machine run one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
 }
 
 /// A chat request's body: greedy, this many tokens.

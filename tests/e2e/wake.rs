@@ -12,7 +12,7 @@ fn model() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_the_worker_sleep_when_idle_and_wake_for_the_next() {
-    let _alone = alone();
+    let _alone = alone().await;
     let up = Up::start(&["--model", &model(), "--idle-timeout", "1s"]);
     let answer = ask(&up, "POST", CHAT, chat("Say hi.", 2, false)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -27,7 +27,7 @@ async fn does_the_worker_sleep_when_idle_and_wake_for_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn do_many_who_wait_share_one_start_and_all_get_an_answer() {
-    let _alone = alone();
+    let _alone = alone().await;
     let up = Up::start(&["--model", &model(), "--idle-timeout", "1s"]);
     up.wait_for_workers("the worker's sleep", |pids| pids.is_empty());
     let starts = metric(&up, "outrider_worker_starts_total", &[]).await;
@@ -47,7 +47,7 @@ async fn do_many_who_wait_share_one_start_and_all_get_an_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_a_killed_worker_break_streams_visibly_and_lose_nothing_else() {
-    let _alone = alone();
+    let _alone = alone().await;
     let up = Up::start(&["--model", &model()]);
     let mut streaming = Connection::open(&up, Protocol::H2, Security::Mtls).await.unwrap();
     let body = serde_json::json!({"model": "smollm2", "prompt": "Once upon a time", "max_tokens": 4000,
@@ -71,7 +71,7 @@ async fn does_a_killed_worker_break_streams_visibly_and_lose_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_a_corrupt_model_told_to_everybody_who_waits_and_backed_off() {
-    let _alone = alone();
+    let _alone = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cut.gguf");
     let whole = std::fs::read(smollm2()).unwrap();
@@ -90,7 +90,7 @@ async fn is_a_corrupt_model_told_to_everybody_who_waits_and_backed_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_a_caller_that_leaves_end_its_work() {
-    let _alone = alone();
+    let _alone = alone().await;
     let up = Up::start(&["--model", &model()]);
     ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
     for protocol in [Protocol::Http1, Protocol::H2] {
@@ -113,7 +113,7 @@ async fn does_a_caller_that_leaves_end_its_work() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_a_full_queue_say_so_and_when_to_come_back() {
-    let _alone = alone();
+    let _alone = alone().await;
     let up = Up::start(&["--model", &model(), "--concurrency", "1", "--queue", "1"]);
     let body = serde_json::json!({"model": "smollm2", "prompt": "Once", "max_tokens": 6000, "ignore_eos": true,
         "stream": true});
@@ -138,7 +138,7 @@ async fn does_a_full_queue_say_so_and_when_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn does_a_killed_sidecar_leave_nothing_that_hinders_the_next() {
-    let _alone = alone();
+    let _alone = alone().await;
     let state = tempfile::tempdir().unwrap();
     let arguments = ["--model", &model()];
     let mut up = Up::start_in(state.path(), &arguments);
@@ -153,7 +153,7 @@ async fn does_a_killed_sidecar_leave_nothing_that_hinders_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn is_an_unknown_architecture_told_with_what_is_supported() {
-    let _alone = alone();
+    let _alone = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("strange.gguf");
     let mut bytes = std::fs::read(smollm2()).unwrap();

@@ -190,7 +190,7 @@ fn children_of(pid: u32) -> Vec<u32> {
 }
 
 /// Reads the file as a shell would, by asking one.
-fn read_env(path: &PathBuf) -> HashMap<String, String> {
+fn read_env(path: &Path) -> HashMap<String, String> {
     let script = format!("set -a; . '{}'; env -0", path.display());
     let out = Command::new("sh").args(["-c", &script]).env_clear().output().expect("a shell");
     assert!(out.status.success(), "client.env is no shell file: {}", String::from_utf8_lossy(&out.stderr));

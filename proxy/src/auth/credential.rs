@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn which_headers_hold_a_bearer_credential() {
         let long = format!("Bearer {}", "a".repeat(CREDENTIAL_BYTES_MAX + 1));
-        let cases: &[(&[&str], Result<Option<&str>, Reason>)] = &[
+        type Case<'a> = (&'a [&'a str], Result<Option<&'a str>, Reason>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(None)),
             (&["Bearer abc"], Ok(Some("abc"))),
             (&["bearer   abc "], Ok(Some("abc"))),

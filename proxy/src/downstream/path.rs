@@ -22,7 +22,7 @@ pub fn canonical(path: &str) -> Result<String, Error> {
     if path != "*" && !path.starts_with('/') {
         return refuse("must begin with a slash");
     }
-    if path.bytes().any(|b| b < 0x21 || b > 0x7e || b == b'\\') {
+    if path.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'\\') {
         return refuse("holds a character that must be percent-encoded");
     }
     let mut merged = String::with_capacity(path.len());
