@@ -24,9 +24,10 @@ use std::time::Duration;
 /// A caller's `x-request-id` longer than this is replaced by our own.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// After a refusal that came before the body was read: how long the rest of it is read and thrown away, because closing
-/// a socket with unread data resets it, and the reset can overtake the refusal.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 4 << 20;
+/// a socket with unread data resets it, and the reset can overtake the refusal. Many clients write a whole body before
+/// they look for an answer, so this must cover any body sent in good faith; nothing of it is kept.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES_MAX: usize = 256 << 20;
 
 /// One request and the way back to its caller.
 pub struct Downstream<'a> {
