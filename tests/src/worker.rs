@@ -1,7 +1,7 @@
 //! `outrider-worker`, started alone and spoken to over its socket, for what only the worker itself can show.
 
 use crate::places::binary;
-use crate::up::wait_until;
+use crate::up::{PATIENCE, wait_until};
 use outrider_protos::worker::v1::worker_client::WorkerClient;
 use outrider_protos::worker::v1::{GenerateEvent, GenerateRequest, ReadyRequest, generate_event};
 use std::path::{Path, PathBuf};
@@ -53,13 +53,13 @@ impl WorkerProcess {
     /// A client of it, once its models are loaded.
     pub async fn client(&self) -> WorkerClient<Channel> {
         let mut client = connect(&self.socket()).await;
-        loop {
-            let reply = client.ready(ReadyRequest {}).await.expect("Ready is always answered").into_inner();
-            if reply.ready {
-                return client;
+        let ready = async {
+            while !client.ready(ReadyRequest {}).await.expect("Ready is always answered").into_inner().ready {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("the models load in time");
+        client
     }
 }
 
