@@ -135,15 +135,21 @@ impl Server {
             let stop = stop();
             let app = app(self.exchange.clone(), &self.config);
             let (halt, halted) = watch::channel(false);
-            let (alive, mut all_gone) = mpsc::channel::<()>(1);
-            for seat in 0..threads {
-                let listener = self.listener.try_clone()?;
-                let (acceptor, app, alive) = (self.acceptor.clone(), app.clone(), alive.clone());
-                let (halted, to_cut) = (halted.clone(), self.cut.subscribe());
-                std::thread::Builder::new().name(format!("outrider-{seat}")).spawn(move || {
+            let (alive, all_gone) = mpsc::channel::<()>(1);
+            for number in 0..threads {
+                let seat = Seat {
+                    number,
+                    listener: self.listener.try_clone()?,
+                    acceptor: self.acceptor.clone(),
+                    app: app.clone(),
+                    halted: halted.clone(),
+                    to_cut: self.cut.subscribe(),
+                };
+                let alive = alive.clone();
+                std::thread::Builder::new().name(format!("outrider-{number}")).spawn(move || {
                     let _alive = alive;
-                    if let Err(error) = serve(seat, listener, acceptor, app, halted, to_cut) {
-                        tracing::error!(seat, %error, "a serving thread ended");
+                    if let Err(error) = seat.serve() {
+                        tracing::error!(number, %error, "a serving thread ended");
                     }
                 })?;
             }
@@ -153,7 +159,8 @@ impl Server {
             drop(self.listener);
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
-            drain(stop, &self.exchange, app, &halt, &self.cut, self.config.drain.timeout, &mut all_gone).await;
+            let timeout = self.config.drain.timeout;
+            Drain { exchange: &self.exchange, app, halt, cut: &self.cut, timeout, all_gone }.when_told(stop).await;
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
@@ -176,57 +183,68 @@ impl Server {
     }
 }
 
-/// One thread's life: accept until halted, then wait for its connections, until cut.
-fn serve(
-    seat: usize,
+/// One serving thread.
+struct Seat {
+    number: usize,
     listener: TcpListener,
     acceptor: Arc<Acceptor>,
     app: Arc<App>,
     halted: watch::Receiver<bool>,
-    mut to_cut: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    take_seat(seat);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let tracker = TaskTracker::new();
-        acceptor.serve(listener, app, halted, tracker.clone()).await;
-        tracker.close();
-        tokio::select! {
-            () = tracker.wait() => {}
-            // Exchanges hear of it too: streams get their error event, and a moment to carry it.
-            _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
-        }
-        Ok(())
-    })
-    // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
+    to_cut: watch::Receiver<bool>,
 }
 
-/// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-async fn drain(
-    mut stop: mpsc::UnboundedReceiver<()>,
-    exchange: &Exchange,
-    app: Arc<App>,
-    halt: &watch::Sender<bool>,
-    cut: &watch::Sender<bool>,
-    timeout: Duration,
-    all_gone: &mut mpsc::Receiver<()>,
-) {
-    stop.recv().await;
-    tracing::info!(timeout_seconds = timeout.as_secs_f64(), "draining");
-    // Readiness goes with it.
-    exchange.admission.drain();
-    // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
-    halt.send_replace(true);
-    // … and idle http/1 connections are closed now.
-    app.http_cleanup().await;
-    tokio::select! {
-        _ = all_gone.recv() => return,
-        () = tokio::time::sleep(timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
-        _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
+impl Seat {
+    /// The thread's life: accept until halted, then wait for its connections, until cut.
+    fn serve(self) -> std::io::Result<()> {
+        let Seat { number, listener, acceptor, app, halted, mut to_cut } = self;
+        take_seat(number);
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let tracker = TaskTracker::new();
+            acceptor.serve(listener, app, halted, tracker.clone()).await;
+            tracker.close();
+            tokio::select! {
+                () = tracker.wait() => {}
+                // Exchanges hear of it too: streams get their error event, and a moment to carry it.
+                _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
+            }
+            Ok(())
+        })
+        // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
     }
-    cut.send_replace(true);
-    let _ = tokio::time::timeout(Duration::from_secs(1), all_gone.recv()).await;
+}
+
+/// What the end of the server takes.
+struct Drain<'a> {
+    exchange: &'a Exchange,
+    app: Arc<App>,
+    halt: watch::Sender<bool>,
+    cut: &'a watch::Sender<bool>,
+    timeout: Duration,
+    /// Closed when the last serving thread has ended.
+    all_gone: mpsc::Receiver<()>,
+}
+
+impl Drain<'_> {
+    /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
+    async fn when_told(mut self, mut stop: mpsc::UnboundedReceiver<()>) {
+        stop.recv().await;
+        tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
+        // Readiness goes with it.
+        self.exchange.admission.drain();
+        // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
+        self.halt.send_replace(true);
+        // … and idle http/1 connections are closed now.
+        self.app.http_cleanup().await;
+        tokio::select! {
+            _ = self.all_gone.recv() => return,
+            () = tokio::time::sleep(self.timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
+            _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
+        }
+        self.cut.send_replace(true);
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
+    }
 }
 
 /// A value for each SIGTERM or SIGINT. Called within a runtime.

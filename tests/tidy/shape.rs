@@ -4,6 +4,7 @@ use crate::source::{Source, all};
 
 const LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 60;
+const ARGUMENTS_MAX: usize = 5;
 
 #[track_caller]
 fn none(found: Vec<String>, why: &str) {
@@ -62,6 +63,67 @@ fn does_every_function_stop_in_time() {
         }
     }
     none(long, "a function stops at 60 lines");
+}
+
+/// Where the arguments begin, behind the generics.
+fn parentheses(text: &str) -> Option<usize> {
+    let (mut depth, mut before) = (0, ' ');
+    for (at, c) in text.char_indices() {
+        match c {
+            '<' => depth += 1,
+            '>' if before != '-' => depth -= 1,
+            '(' if depth == 0 => return Some(at),
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+        before = c;
+    }
+    None
+}
+
+/// Arguments of each function in the text, `self` aside: commas at the top of its parentheses.
+fn arguments(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("fn ") {
+        let rest = &text[at + 3..];
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let begins = at == 0 || text[..at].ends_with([' ', '\n', '(']);
+        let Some(open) = parentheses(&rest[name.len()..]).filter(|_| begins && !name.is_empty()) else { continue };
+        let open = at + 3 + name.len() + open;
+        let (mut depth, mut count, mut any, mut before) = (0, 1, false, ' ');
+        let mut own = text[open + 1..].split([',', ')']).next().unwrap_or("").split([' ', '&', '\n']);
+        for c in text[open..].chars() {
+            match c {
+                '(' | '[' | '<' | '{' => depth += 1,
+                '>' if before == '-' => {}
+                ')' | ']' | '>' | '}' => depth -= 1,
+                ',' if depth == 1 => count += 1,
+                c => any |= !c.is_whitespace(),
+            }
+            // A comma at the very end, as rustfmt leaves it in long lists, separates nothing.
+            if !c.is_whitespace() && depth == 0 {
+                count -= usize::from(before == ',');
+                break;
+            }
+            before = if c.is_whitespace() { before } else { c };
+        }
+        let receiver = own.any(|word| word == "self");
+        found.push((name, if any { count - usize::from(receiver) } else { 0 }));
+    }
+    found
+}
+
+#[test]
+fn does_no_function_lack_a_noun() {
+    assert_eq!(arguments("fn a(&self, b: &[(u8, u8)], c: Map<A, B>) {"), [("a".to_owned(), 2)]);
+    assert_eq!(arguments("\nfn a<F: Fn(u8, u8) -> u8>(\n    f: F,\n    g: u8,\n) {"), [("a".to_owned(), 2)]);
+    let mut found = Vec::new();
+    for file in all().iter().filter(|file| !file.is_test()) {
+        let code: Vec<&str> = file.code().map(|(_, line)| line).collect();
+        let crowded = arguments(&code.join("\n")).into_iter().filter(|(_, count)| *count > ARGUMENTS_MAX);
+        found.extend(crowded.map(|(name, count)| format!("{}: {name} takes {count} arguments", file.path)));
+    }
+    none(found, "a sixth argument means a noun is missing");
 }
 
 /// Whether `mark` stands in `line` with neither letter nor digit on either side: base64 may hold anything.

@@ -89,10 +89,10 @@ impl ElementType {
                 ElementType::F32 => out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
                 ElementType::F16 => out[0] = half_at(block, 0),
                 ElementType::BF16 => out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32(),
-                ElementType::Q4_0 => nibbles(block, 2, half_at(block, 0), 0.0, 8.0, out),
-                ElementType::Q4_1 => nibbles(block, 4, half_at(block, 0), half_at(block, 2), 0.0, out),
-                ElementType::Q5_0 => five_bits(block, 2, half_at(block, 0), 0.0, 16.0, out),
-                ElementType::Q5_1 => five_bits(block, 4, half_at(block, 0), half_at(block, 2), 0.0, out),
+                ElementType::Q4_0 => nibbles(block, 2, half_at(block, 0), -8.0 * half_at(block, 0), out),
+                ElementType::Q4_1 => nibbles(block, 4, half_at(block, 0), half_at(block, 2), out),
+                ElementType::Q5_0 => five_bits(block, 2, half_at(block, 0), -16.0 * half_at(block, 0), out),
+                ElementType::Q5_1 => five_bits(block, 4, half_at(block, 0), half_at(block, 2), out),
                 ElementType::Q8_0 => {
                     let scale = half_at(block, 0);
                     for (out, q) in out.iter_mut().zip(&block[2..]) {
@@ -111,22 +111,23 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// 32 nibbles: element i in the low half of byte i, element i + 16 in its high half.
-fn nibbles(block: &[u8], at: usize, scale: f32, min: f32, zero: f32, out: &mut [f32]) {
+/// 32 nibbles: element i in the low half of byte i, element i + 16 in its high half. A format with a zero point has it
+/// in `min`: an f16 scale times a few bits is exact in f32, so nothing is lost.
+fn nibbles(block: &[u8], at: usize, scale: f32, min: f32, out: &mut [f32]) {
     for (i, byte) in block[at..at + 16].iter().enumerate() {
-        out[i] = scale * (f32::from(byte & 15) - zero) + min;
-        out[i + 16] = scale * (f32::from(byte >> 4) - zero) + min;
+        out[i] = scale * f32::from(byte & 15) + min;
+        out[i + 16] = scale * f32::from(byte >> 4) + min;
     }
 }
 
 /// As [`nibbles`], with a fifth bit of each element in a 32-bit word before them.
-fn five_bits(block: &[u8], at: usize, scale: f32, min: f32, zero: f32, out: &mut [f32]) {
+fn five_bits(block: &[u8], at: usize, scale: f32, min: f32, out: &mut [f32]) {
     let high = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     for (i, byte) in block[at + 4..at + 20].iter().enumerate() {
         let low = (byte & 15) | (((high >> i) & 1) << 4) as u8;
         let up = (byte >> 4) | (((high >> (i + 16)) & 1) << 4) as u8;
-        out[i] = scale * (f32::from(low) - zero) + min;
-        out[i + 16] = scale * (f32::from(up) - zero) + min;
+        out[i] = scale * f32::from(low) + min;
+        out[i + 16] = scale * f32::from(up) + min;
     }
 }
 
