@@ -57,10 +57,8 @@ async fn are_health_metrics_and_the_status_page_there() {
     }
     // A family shows once it has a sample.
     assert_eq!(ask(&up, "GET", "/v1/models", "").await.status, 200);
-    while client::metric(&up, "outrider_requests_total", &["operation=\"models\""]).await == 0.0 {
-        // The record is written after the answer is out.
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    // The record is written after the answer is out.
+    client::wait_for_metric(&up, "outrider_requests_total", &["operation=\"models\""], |count| count > 0.0).await;
     let (status, body) = client::admin(&up, "GET", "/metrics").await;
     assert_eq!(status, 200);
     assert!(body.contains("# TYPE outrider_requests_total counter"), "{body}");

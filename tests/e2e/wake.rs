@@ -1,7 +1,7 @@
 //! Sleeping and waking: nothing is lost, and nothing is kept.
 
 use crate::{CHAT, alone, chat};
-use outrider_tests::client::{self, Connection, Protocol, Security, ask, metric, request};
+use outrider_tests::client::{self, Connection, Protocol, Security, ask, metric, request, wait_for_metric};
 use outrider_tests::places::smollm2;
 use outrider_tests::up::{Up, rss_bytes, send, wait_until};
 use std::time::Duration;
@@ -102,11 +102,7 @@ async fn does_a_caller_that_leaves_end_its_work() {
         assert_eq!(metric(&up, "outrider_requests_in_flight", &[]).await, 1.0, "{protocol:?}");
         drop(response);
         drop(connection);
-        let start = std::time::Instant::now();
-        while metric(&up, "outrider_requests_in_flight", &[]).await != 0.0 {
-            assert!(start.elapsed() < Duration::from_secs(20), "{protocol:?}: still in flight\n{}", up.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_for_metric(&up, "outrider_requests_in_flight", &[], |count| count == 0.0).await;
     }
     wait_until("the access log lines", || (up.log().matches("caller_left").count() >= 2).then_some(()));
 }
@@ -122,9 +118,7 @@ async fn does_a_full_queue_say_so_and_when_to_come_back() {
     let mut waiting = Connection::open(&up, Protocol::H2, Security::Mtls).await.unwrap();
     let waiting_answer = waiting.send(request(&up, "POST", CHAT, chat("Hi", 1, false)));
     let refused = async {
-        while metric(&up, "outrider_queue_waiting", &[]).await != 1.0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_for_metric(&up, "outrider_queue_waiting", &[], |count| count == 1.0).await;
         let refused = ask(&up, "POST", CHAT, chat("Hi", 1, false)).await;
         drop((running_answer, running));
         refused

@@ -10,6 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -204,4 +205,18 @@ pub async fn metric(up: &Up, name: &str, labels: &[&str]) -> f64 {
         (rest.starts_with('{') || rest.starts_with(' ')) && labels.iter().all(|label| line.contains(label))
     });
     samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// How long a metric may take to become what a test waits for; nothing asserts that it is quick.
+const METRIC_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for [`metric`] again and again until it is as `wanted`.
+pub async fn wait_for_metric(up: &Up, name: &str, labels: &[&str], wanted: impl Fn(f64) -> bool) {
+    let asking = async {
+        while !wanted(metric(up, name, labels).await) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let asked = tokio::time::timeout(METRIC_PATIENCE, asking).await;
+    assert!(asked.is_ok(), "waited {METRIC_PATIENCE:?} for {name}{labels:?}\n{}", up.log());
 }

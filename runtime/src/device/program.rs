@@ -76,7 +76,7 @@ pub enum Op {
 
     /// Rotates q and k and stores k and v.
     ///
-    /// `qkv [m, (heads + 2 · kv_heads) · head_dim]` holds q, then k, then v; q is rotated in place.
+    /// `qkv [m, (heads + 2 · kv_heads) · head_dim]` holds q, then k, then v; q and k are rotated in place.
     /// `cos_sin` is `[m, rope_dim]`: the cosines of `rope_dim / 2` angles, then their sines. Elements of a head from
     /// `rope_dim` on are not rotated. Row r's rotated k and its v go to slot `slots[r]` of `layer`.
     RopeKv {
