@@ -66,6 +66,7 @@ impl Config {
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
             },
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
         })
     }
 }

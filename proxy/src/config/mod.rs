@@ -4,6 +4,7 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 mod dump;
+pub mod outbound;
 pub mod quantity;
 mod raw;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
+    /// `None`: this sidecar only lets in.
+    pub outbound: Option<outbound::Outbound>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::outbound::{Origination, RawOutbound};
 use super::quantity::Quantity;
 use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, Tls, TlsFiles, TlsMode, Worker};
 use serde::Deserialize;
@@ -27,6 +28,7 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
+    outbound: Option<RawOutbound>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,14 +109,18 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, path: &str, words: impl std::fmt::Display) {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
         self.0.push(format!("{path}: {words}"));
     }
 
-    fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+    pub(super) fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
         let Some(given) = given else { return default };
         match given.duration() {
             Ok(duration) if duration.is_zero() => self.add(path, "must be more than nothing"),
@@ -124,7 +130,7 @@ impl Problems {
         default
     }
 
-    fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+    pub(super) fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
         let Some(given) = given else { return default };
         match given.duration_or_never() {
             Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
@@ -134,7 +140,7 @@ impl Problems {
         default
     }
 
-    fn size(&mut self, path: &str, given: &Option<Quantity>, default: usize) -> usize {
+    pub(super) fn size(&mut self, path: &str, given: &Option<Quantity>, default: usize) -> usize {
         let Some(given) = given else { return default };
         match given.size() {
             Ok(0) => self.add(path, "must be more than nothing"),
@@ -144,14 +150,14 @@ impl Problems {
         default
     }
 
-    fn count(&mut self, path: &str, given: Option<usize>, default: usize) -> usize {
+    pub(super) fn count(&mut self, path: &str, given: Option<usize>, default: usize) -> usize {
         if given == Some(0) {
             self.add(path, "must be at least 1");
         }
         given.unwrap_or(default)
     }
 
-    fn address(&mut self, path: &str, given: &Option<String>, default: &str) -> SocketAddr {
+    pub(super) fn address(&mut self, path: &str, given: &Option<String>, default: &str) -> SocketAddr {
         let text = given.as_deref().unwrap_or(default);
         match text.parse() {
             Ok(address) => address,
@@ -179,6 +185,7 @@ impl Raw {
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
         };
         if config.tls.mode == TlsMode::Disable && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
@@ -188,6 +195,12 @@ impl Raw {
         }
         if config.queue.bytes_max < config.limits.body_bytes_max {
             p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
+        }
+        if let Some(outbound) = &config.outbound {
+            let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
+            if config.tls.mode == TlsMode::Disable && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
+                p.add("outbound.clusters", "`tls.mode: mutual` needs an identity, and the sidecar's tls.mode is `disable`");
+            }
         }
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
     }
