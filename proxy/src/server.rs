@@ -18,9 +18,8 @@ use crate::metrics::Metrics;
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{External, Process, Target};
 use crate::tls::sources::files::{Files, SourceError, WATCH_PERIOD};
-use crate::tls::{Material, Mode, server_config};
+use crate::tls::{Identity, Mode, server_config};
 use crate::worker::{Known, Uds, Worker, take_seat};
-use arc_swap::ArcSwap;
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
 use std::net::{SocketAddr, TcpListener};
@@ -80,7 +79,7 @@ pub struct Parts {
 }
 
 /// Certificate files, and what was last read from them.
-type Watched = (Files, Arc<ArcSwap<Material>>);
+type Watched = (Files, Arc<Identity>);
 
 /// Everything open, nothing running.
 pub struct Server {
@@ -104,7 +103,7 @@ impl Server {
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let mode = if config.tls.mode == TlsMode::Strict { Mode::Strict } else { Mode::Permissive };
-        let tls = identity.as_ref().map(|(_, material)| server_config(mode, material.clone()));
+        let tls = identity.as_ref().map(|(_, identity)| server_config(mode, identity.clone()));
         let acceptor = Arc::new(Acceptor::new(config.tls.mode, tls, config.limits.clone(), journal.clone()));
         let (cut, to_cut) = watch::channel(false);
         let exchange = Arc::new(Exchange {
@@ -174,8 +173,8 @@ impl Server {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running);
         tokio::spawn(admin::serve(admin, Arc::new(office)));
-        if let Some((files, material)) = &self.identity {
-            tokio::spawn(files.clone().watch(material.clone(), WATCH_PERIOD));
+        if let Some((files, identity)) = &self.identity {
+            tokio::spawn(files.clone().watch(identity.clone(), WATCH_PERIOD));
         }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
@@ -277,8 +276,9 @@ fn identity(config: &Config) -> Result<Option<Watched>, Error> {
         trust_bundle: files.trust_bundle.clone(),
         trust_domain: config.tls.trust_domain.clone(),
     };
-    let material = Arc::new(ArcSwap::from_pointee(files.load()?));
-    Ok(Some((files, material)))
+    let identity = Identity::new("files");
+    identity.install(files.load()?);
+    Ok(Some((files, identity)))
 }
 
 fn admission_limits(config: &Config) -> admission::Limits {

@@ -4,8 +4,7 @@
 //! in force and say why in the log.
 
 use crate::files::{Stamp, read_bounded};
-use crate::tls::verify::{Material, MaterialError};
-use arc_swap::ArcSwap;
+use crate::tls::{Identity, Material, MaterialError, Trust};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
@@ -51,16 +50,18 @@ impl Files {
         let chain = certificates(&self.certificate)?;
         let roots = certificates(&self.trust_bundle)?;
         let key = key(&self.key)?;
-        Material::new(chain, key, roots, &self.trust_domain).map_err(|error| match error {
-            MaterialError::NoRoot | MaterialError::BadRoot { .. } => {
-                SourceError::Bundle { path: self.trust_bundle.clone(), error }
-            }
-            _ => SourceError::Material { certificate: self.certificate.clone(), key: self.key.clone(), error },
+        let trust = Trust::new()
+            .with_bundle(&self.trust_domain, &roots)
+            .map_err(|error| SourceError::Bundle { path: self.trust_bundle.clone(), error })?;
+        Material::new(chain, key, trust, &self.trust_domain).map_err(|error| SourceError::Material {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            error,
         })
     }
 
     /// Swaps new material in whenever the files have changed, for ever. Start it on one runtime only.
-    pub async fn watch(self, material: Arc<ArcSwap<Material>>, period: Duration) {
+    pub async fn watch(self, identity: Arc<Identity>, period: Duration) {
         // Nothing is known of the moment they were first loaded, so the first look loads them once more.
         let mut known = None;
         let mut ticks = tokio::time::interval(period);
@@ -73,8 +74,8 @@ impl Files {
                 continue;
             };
             match loaded {
-                Ok(new) => replace(&material, new, known.is_some()),
-                Err(error) => tracing::error!(%error, "identity not reloaded; the old one stays"),
+                Ok(new) => identity.install(new),
+                Err(error) => identity.failed(&error),
             }
             known = Some(stamps);
         }
@@ -97,14 +98,6 @@ impl Files {
 }
 
 type Stamps = [Option<Stamp>; 3];
-
-fn replace(material: &ArcSwap<Material>, new: Material, rotated: bool) {
-    if rotated {
-        let id = new.spiffe().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(spiffe = id, not_after_unix = new.not_after_unix(), "identity reloaded");
-    }
-    material.store(Arc::new(new));
-}
 
 fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     read_bounded(path, FILE_BYTES_MAX).map_err(|error| SourceError::Read { path: path.into(), error })

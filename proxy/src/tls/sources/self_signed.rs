@@ -3,7 +3,7 @@
 //! Pure: keys and certificates as PEM text in and out. Never keeps or writes a file, and never reads a clock.
 
 use crate::tls::identity::{SpiffeId, peer_of};
-use crate::tls::verify::not_after_unix;
+use crate::tls::material::not_after_unix;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
