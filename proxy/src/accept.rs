@@ -11,7 +11,7 @@ pub use connection::{Connection, Facts};
 use crate::config::{Limits, TlsMode};
 use crate::metrics::Metrics;
 use crate::record::Journal;
-use crate::tls::{Peer, handshake_reason, peer_of};
+use crate::tls::{Alpn, Peer, handshake_reason, peer_of};
 use pingora_core::apps::ServerApp;
 use std::io;
 use std::net::SocketAddr;
@@ -119,7 +119,7 @@ impl Acceptor {
                 let stream = tls.accept(tcp).await.map_err(|error| handshake_reason(&error))?;
                 let session = stream.get_ref().1;
                 let spiffe = session.peer_certificates().and_then(|chain| peer_of(chain.first()?));
-                let h2 = session.alpn_protocol() == Some(b"h2");
+                let h2 = Alpn::of(session.alpn_protocol()) == Alpn::H2;
                 Ok(Connection::tls(stream, Peer { spiffe, tls: true, address }, h2))
             }
             (Opening::Tls, None) => Err("tls_disabled"),

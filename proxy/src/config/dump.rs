@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Config, Method, TlsMode};
+use super::{Config, Method};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -10,24 +10,10 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-impl TlsMode {
-    /// As the file spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TlsMode::Permissive => "permissive",
-            TlsMode::Strict => "strict",
-            TlsMode::Disable => "disable",
-        }
-    }
-}
-
 impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
         let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
-        let files = self.tls.files.as_ref().map(
-            |files| json!({"certificate": files.certificate, "key": files.key, "trust_bundle": files.trust_bundle}),
-        );
         let command = self
             .worker
             .command
@@ -38,7 +24,7 @@ impl Config {
             "listen": self.listen.to_string(),
             "admin": self.admin.to_string(),
             "threads": self.threads,
-            "tls": {"mode": self.tls.mode.name(), "trust_domain": self.tls.trust_domain, "files": files},
+            "tls": self.tls.dump(),
             "auth": {"methods": methods},
             "worker": {
                 "socket": self.worker.socket,

@@ -7,6 +7,9 @@ mod dump;
 pub mod outbound;
 pub mod quantity;
 mod raw;
+mod tls;
+
+pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,35 +30,6 @@ pub struct Config {
     pub drain: Drain,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
-    pub mode: TlsMode,
-    /// Client certificates must carry a SPIFFE id of this trust domain. Empty with [`TlsMode::Disable`].
-    pub trust_domain: String,
-    /// Present unless the mode is [`TlsMode::Disable`].
-    pub files: Option<TlsFiles>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Plaintext, TLS without and TLS with a client certificate, all on one port.
-    Permissive,
-    /// TLS with a client certificate of the trust domain, and nothing else.
-    Strict,
-    /// Plaintext only.
-    Disable,
-}
-
-/// PEM files.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsFiles {
-    /// The server's chain, leaf first.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// The CAs that client certificates must chain to.
-    pub trust_bundle: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]

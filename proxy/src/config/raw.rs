@@ -4,7 +4,8 @@
 
 use super::outbound::{Origination, RawOutbound};
 use super::quantity::Quantity;
-use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, Tls, TlsFiles, TlsMode, Worker};
+use super::tls::RawTls;
+use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, TlsMode, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,16 +30,6 @@ pub struct Raw {
     #[serde(default)]
     drain: RawDrain,
     outbound: Option<RawOutbound>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    mode: String,
-    trust_domain: Option<String>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    trust_bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,42 +194,6 @@ impl Raw {
             }
         }
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
-    }
-}
-
-impl RawTls {
-    fn validate(self, base: &Path, p: &mut Problems) -> Tls {
-        let mode = match self.mode.as_str() {
-            "permissive" => TlsMode::Permissive,
-            "strict" => TlsMode::Strict,
-            "disable" => TlsMode::Disable,
-            other => {
-                p.add("tls.mode", format!("`{other}` is none of permissive, strict, disable"));
-                TlsMode::Disable
-            }
-        };
-        let trust_domain = self.trust_domain.unwrap_or_default();
-        if mode == TlsMode::Disable {
-            return Tls { mode, trust_domain, files: None };
-        }
-        // SPIFFE-ID §2.1: a trust domain is lower-case letters, digits, dots, dashes and underscores.
-        let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
-        if trust_domain.is_empty() {
-            p.add("tls.trust_domain", "is needed, for example `outrider.local`");
-        } else if !trust_domain.bytes().all(sane) {
-            p.add("tls.trust_domain", format!("`{trust_domain}` is no SPIFFE trust domain (a-z 0-9 . - _)"));
-        }
-        let mut file = |path: &str, given: Option<PathBuf>| match given {
-            Some(given) => base.join(given),
-            None => {
-                p.add(path, "is needed unless tls.mode is `disable`");
-                PathBuf::new()
-            }
-        };
-        let certificate = file("tls.certificate", self.certificate);
-        let key = file("tls.key", self.key);
-        let trust_bundle = file("tls.trust_bundle", self.trust_bundle);
-        Tls { mode, trust_domain, files: Some(TlsFiles { certificate, key, trust_bundle }) }
     }
 }
 
