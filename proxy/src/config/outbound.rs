@@ -144,9 +144,16 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     Static(Vec<StaticEndpoint>),
-    Dns { name: String, port: u16, refresh: Duration },
+    Dns {
+        name: String,
+        port: u16,
+        refresh: Duration,
+    },
     /// Kubernetes EndpointSlice objects, YAML or JSON; `port` by name, or none if the slices have only one.
-    EndpointSlice { files: Vec<PathBuf>, port: Option<String> },
+    EndpointSlice {
+        files: Vec<PathBuf>,
+        port: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -160,16 +167,25 @@ pub struct StaticEndpoint {
 pub enum Origination {
     Disable,
     /// TLS as browsers do it: the server's name is verified, we show nothing.
-    Simple { name: String, roots: PathBuf },
+    Simple {
+        name: String,
+        roots: PathBuf,
+    },
     /// Our identity is shown, and the server's SPIFFE id must be one of these.
-    Mutual { expect: Expect, sni: Option<String> },
+    Mutual {
+        expect: Expect,
+        sni: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expect {
     Ids(Vec<String>),
     /// `accounts` empty: any of the namespace.
-    Namespace { namespace: String, accounts: Vec<String> },
+    Namespace {
+        namespace: String,
+        accounts: Vec<String>,
+    },
     /// Any workload of our trust domain.
     TrustDomain,
 }
@@ -196,7 +212,9 @@ pub struct Balancer {
 pub enum HashKey {
     Header(String),
     /// The first bytes of the prompt in a JSON body.
-    Prompt { bytes: usize },
+    Prompt {
+        bytes: usize,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -226,4 +244,24 @@ pub struct Outlier {
     pub base_ejection: Duration,
     pub max_ejection: Duration,
     pub ejection_percent_max: u32,
+}
+
+impl Route {
+    /// A route that asks for nothing: for what is passed through.
+    pub fn plain() -> Route {
+        let retries = Retries { attempts: 0, on: Vec::new(), budget_percent: 0, budget_min: 0 };
+        Route {
+            hosts: Vec::new(),
+            ports: Vec::new(),
+            path_prefix: None,
+            headers: Vec::new(),
+            targets: Vec::new(),
+            timeout: None,
+            per_try_timeout: None,
+            idle_timeout: None,
+            retries,
+            fault: Fault::default(),
+            mirror: None,
+        }
+    }
 }

@@ -121,7 +121,12 @@ impl Problems {
         default
     }
 
-    pub(super) fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+    pub(super) fn optional(
+        &mut self,
+        path: &str,
+        given: &Option<Quantity>,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
         let Some(given) = given else { return default };
         match given.duration_or_never() {
             Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
@@ -190,7 +195,10 @@ impl Raw {
         if let Some(outbound) = &config.outbound {
             let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
             if config.tls.mode == TlsMode::Disable && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
-                p.add("outbound.clusters", "`tls.mode: mutual` needs an identity, and the sidecar's tls.mode is `disable`");
+                p.add(
+                    "outbound.clusters",
+                    "`tls.mode: mutual` needs an identity, and the sidecar's tls.mode is `disable`",
+                );
             }
         }
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }

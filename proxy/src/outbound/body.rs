@@ -101,6 +101,14 @@ impl Source {
         Source(Arc::new(Shared { state: Mutex::new(state), moved: AtomicU64::new(0), declared }))
     }
 
+    /// One that is all here.
+    pub fn of(bytes: Bytes) -> Source {
+        let (declared, count) = (Some(bytes.len() as u64), bytes.len());
+        let kept = if bytes.is_empty() { Vec::new() } else { vec![Piece::Data(bytes)] };
+        let state = State { incoming: None, kept, bytes: count, bound: count, overflowed: false, turn: 0 };
+        Source(Arc::new(Shared { state: Mutex::new(state), moved: AtomicU64::new(0), declared }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("nothing panics while it holds a body")
     }
@@ -198,10 +206,7 @@ impl Body for Copy {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let shared = self.shared.clone();
         let mut state = shared.state.lock().expect("nothing panics while it holds a body");
         if state.turn != self.turn {

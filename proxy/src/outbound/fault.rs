@@ -17,11 +17,10 @@ mod tests {
 
     #[test]
     fn does_chance_decide_by_percentage() {
-        let fault = |percent| Fault {
-            delay: Some((Duration::from_secs(1), percent)),
-            abort: Some((Abort::Grpc(14), percent)),
-        };
-        let cases = [(0.0, 0, false), (100.0, u64::MAX, true), (50.0, u64::MAX / 4, true), (50.0, u64::MAX / 4 * 3, false)];
+        let fault =
+            |percent| Fault { delay: Some((Duration::from_secs(1), percent)), abort: Some((Abort::Grpc(14), percent)) };
+        let cases =
+            [(0.0, 0, false), (100.0, u64::MAX, true), (50.0, u64::MAX / 4, true), (50.0, u64::MAX / 4 * 3, false)];
         for (percent, chance, want) in cases {
             let (delay, abort) = decide(&fault(percent), [chance, chance]);
             assert_eq!((delay.is_some(), abort.is_some()), (want, want), "{percent} {chance}");

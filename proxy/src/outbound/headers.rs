@@ -3,15 +3,11 @@
 //! Never touches what is between the ends: names and values that go on go on as they are.
 
 use http::HeaderMap;
-use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
 /// RFC 9110 §7.6.1, and two that never were standard but are sent all the same.
-const OF_THE_HOP: [HeaderName; 4] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const OF_THE_HOP: [HeaderName; 4] =
+    [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// Says which certificate a caller showed; an application has no business saying it of itself.
 const FORWARDED_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -62,6 +58,16 @@ fn restore(headers: &mut HeaderMap, going_over: Option<HeaderValue>) {
     }
 }
 
+/// HTTP/2 may cut `cookie` into several fields; http/1 wants one (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
@@ -72,7 +78,11 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
     }
 
     #[test]
@@ -91,6 +101,9 @@ mod tests {
         assert_eq!(upgrade(&headers), None, "named, but not asked for");
         clean_request(&mut headers, None);
         assert_eq!(headers, map(&[("te", "trailers"), ("accept", "x")]));
+        let mut crumbs = map(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]);
+        join_cookies(&mut crumbs);
+        assert_eq!(crumbs, map(&[("cookie", "a=1; b=2"), ("x", "y")]));
         let mut socket = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
         let going_over = upgrade(&socket);
         clean_request(&mut socket, going_over);

@@ -36,9 +36,10 @@ pub fn find<'a>(routes: &'a [Route], to: &Destination, path: &str, headers: &Hea
         (route.ports.is_empty() || route.ports.contains(&to.port))
             && (route.hosts.is_empty() || host_matches(route, to))
             && route.path_prefix.as_ref().is_none_or(|prefix| path_within(path, prefix))
-            && route.headers.iter().all(|(name, value)| {
-                headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
-            })
+            && route
+                .headers
+                .iter()
+                .all(|(name, value)| headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes()))
     })
 }
 
@@ -129,7 +130,11 @@ mod tests {
         for (authority, path, want) in cases {
             let to = Destination::parse(authority, None).unwrap();
             let found = find(&routes, &to, path, &HeaderMap::new());
-            assert_eq!(found.map(|found| routes.iter().position(|r| std::ptr::eq(r, found)).unwrap()), want, "{authority}");
+            assert_eq!(
+                found.map(|found| routes.iter().position(|r| std::ptr::eq(r, found)).unwrap()),
+                want,
+                "{authority}"
+            );
         }
         let to = Destination::parse("canary", Some(81)).unwrap();
         assert!(find(&routes, &to, "/", &HeaderMap::new()).is_none() && find(&routes, &to, "/", &canary).is_some());

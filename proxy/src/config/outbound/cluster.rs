@@ -150,6 +150,24 @@ impl RawCluster {
     }
 }
 
+impl Cluster {
+    /// What is not routed: as the application speaks it, to where it was going, without TLS of ours.
+    pub fn passthrough() -> Cluster {
+        let raw = RawCluster {
+            name: "passthrough".into(),
+            endpoints: Some(Vec::new()),
+            dns: None,
+            endpoint_slice: None,
+            tls: RawOrigination::default(),
+            protocol: None,
+            balancer: None,
+            limits: RawLimits::default(),
+            outlier: RawOutlier::default(),
+        };
+        raw.validate("passthrough", Path::new(""), &mut Problems::default())
+    }
+}
+
 impl RawEndpoint {
     fn validate(self, path: &str, p: &mut Problems) -> Option<StaticEndpoint> {
         let (address, weight, zone) = match self {

@@ -14,7 +14,6 @@ struct RoundRobin {
 /// Turns of one round: beyond it weights are rounded, for who has ten thousand endpoints does not miss the last digit.
 const TURNS_MAX: u64 = 65_536;
 
-
 pub fn make(endpoints: &[Arc<Endpoint>], settings: &Settings) -> Box<dyn Balancer> {
     Box::new(RoundRobin { turns: turns(endpoints), at: AtomicUsize::new(settings.offset) })
 }

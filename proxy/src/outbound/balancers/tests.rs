@@ -25,7 +25,12 @@ fn dice(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-fn pick(balancer: &dyn Balancer, endpoints: &[Arc<Endpoint>], key: Option<u64>, chance: &mut dyn FnMut() -> u64) -> usize {
+fn pick(
+    balancer: &dyn Balancer,
+    endpoints: &[Arc<Endpoint>],
+    key: Option<u64>,
+    chance: &mut dyn FnMut() -> u64,
+) -> usize {
     balancer.pick(&mut Ask { endpoints, key, tried: &[], now: Duration::from_secs(1), chance }).unwrap()
 }
 
