@@ -4,9 +4,12 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 mod dump;
+pub mod inbound;
 pub mod quantity;
 mod raw;
 
+pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,17 +21,32 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Runtimes, each on one thread with its own accept loop.
     pub threads: usize,
+    pub interception: Interception,
     pub tls: Tls,
     pub auth: Auth,
-    pub worker: Worker,
+    pub policy: Option<Policy>,
+    pub xfcc: Xfcc,
+    pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
 }
 
+/// Who answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behind {
+    /// Our own worker: requests are understood, and answered here.
+    Worker(Worker),
+    /// A foreign server: requests are passed on.
+    Forward(Forward),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
+    /// For ports that `ports` does not name, unless a PeerAuthentication says otherwise.
     pub mode: TlsMode,
+    /// By the port the caller meant.
+    pub ports: BTreeMap<u16, TlsMode>,
     /// Client certificates must carry a SPIFFE id of this trust domain. Empty with [`TlsMode::Disable`].
     pub trust_domain: String,
     /// Present unless the mode is [`TlsMode::Disable`].
@@ -124,6 +142,8 @@ pub struct Limits {
     /// After so long a connection is asked to go (GOAWAY, `connection: close`), so that rotated certificates and new
     /// replicas are noticed. `None`: never.
     pub connection_age_max: Option<Duration>,
+    /// What still runs on a connection this long after it was asked to go is cut. `None`: it may end by itself.
+    pub connection_age_grace: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +164,22 @@ pub enum Error {
     Contradictions { path: PathBuf, problems: Vec<String> },
 }
 
+impl Tls {
+    /// Whether any port may speak TLS.
+    pub fn any(&self) -> bool {
+        self.mode != TlsMode::Disable || self.ports.values().any(|mode| *mode != TlsMode::Disable)
+    }
+}
+
 impl Config {
+    /// Our own worker, if one answers.
+    pub fn worker(&self) -> Option<&Worker> {
+        match &self.behind {
+            Behind::Worker(worker) => Some(worker),
+            Behind::Forward(_) => None,
+        }
+    }
+
     /// Reads and validates a file; relative paths in it are relative to the folder it is in.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
