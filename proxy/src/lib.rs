@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod files;
 pub mod message;
 pub mod metrics;
+pub mod policy;
 pub mod record;
 pub mod scale;
 pub mod server;
