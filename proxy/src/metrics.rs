@@ -35,13 +35,8 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     pub connections_open: IntGaugeVec,
     pub handshake_failures: IntCounterVec,
-    pub outbound_requests: IntCounterVec,
-    pub outbound_request_seconds: HistogramVec,
-    pub outbound_retries: IntCounterVec,
-    pub outbound_ejections: IntCounterVec,
-    pub outbound_endpoints: IntGaugeVec,
-    pub outbound_connections: IntCounterVec,
-    pub outbound_connections_open: IntGaugeVec,
+    pub outbound: Outbound,
+    pub passed_bytes: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -75,6 +70,60 @@ impl IdentityGauges {
                 .counter("outrider_identity_renewal_failures_total", "Renewals that failed; the old one stayed."),
             crls: l.gauge("outrider_identity_crls", "Revocation lists in force."),
             crls_stale: l.gauge("outrider_identity_crls_stale", "Of these, past their nextUpdate."),
+        }
+    }
+}
+
+/// The way out. `cluster` is a name from the configuration.
+pub struct Outbound {
+    pub requests: IntCounterVec,
+    pub request_seconds: HistogramVec,
+    pub retries: IntCounterVec,
+    pub ejections: IntCounterVec,
+    pub endpoints: IntGaugeVec,
+    pub connections: IntCounterVec,
+    pub connections_open: IntGaugeVec,
+}
+
+impl Outbound {
+    fn new(l: &Ledger) -> Self {
+        Outbound {
+            requests: l.counters(
+                "outrider_outbound_requests_total",
+                "Requests of the application by cluster, HTTP status and outcome.",
+                &["cluster", "code", "label"],
+            ),
+            request_seconds: l.histograms(
+                "outrider_outbound_request_duration_seconds",
+                "Time from the head of an application's request to the end of its answer.",
+                &["cluster"],
+                DURATION_BUCKETS,
+            ),
+            retries: l.counters(
+                "outrider_outbound_retries_total",
+                "Tries after the first, by what the try before met with.",
+                &["cluster", "reason"],
+            ),
+            ejections: l.counters(
+                "outrider_outbound_ejections_total",
+                "Endpoints left alone for a while, by the detector that said so.",
+                &["cluster", "detector"],
+            ),
+            endpoints: l.gauges(
+                "outrider_outbound_endpoints",
+                "Endpoints that are known, and those of them that are used.",
+                &["cluster", "state"],
+            ),
+            connections: l.counters(
+                "outrider_outbound_connections_total",
+                "Connections to endpoints, by how opening them went.",
+                &["cluster", "result"],
+            ),
+            connections_open: l.gauges(
+                "outrider_outbound_connections_open",
+                "Connections to endpoints that are open.",
+                &["cluster"],
+            ),
         }
     }
 }
@@ -178,42 +227,12 @@ impl Metrics {
                 "Connections that ended before or instead of a request, by reason.",
                 &["reason"],
             ),
-            outbound_requests: l.counters(
-                "outrider_outbound_requests_total",
-                "Requests of the application by cluster, HTTP status and outcome.",
-                &["cluster", "code", "label"],
+            passed_bytes: l.counters(
+                "outrider_passed_bytes_total",
+                "Bytes of connections that speak no HTTP and are passed on as they are.",
+                &["direction"],
             ),
-            outbound_request_seconds: l.histograms(
-                "outrider_outbound_request_duration_seconds",
-                "Time from the head of an application's request to the end of its answer.",
-                &["cluster"],
-                DURATION_BUCKETS,
-            ),
-            outbound_retries: l.counters(
-                "outrider_outbound_retries_total",
-                "Tries after the first, by what the try before met with.",
-                &["cluster", "reason"],
-            ),
-            outbound_ejections: l.counters(
-                "outrider_outbound_ejections_total",
-                "Endpoints left alone for a while, by the detector that said so.",
-                &["cluster", "detector"],
-            ),
-            outbound_endpoints: l.gauges(
-                "outrider_outbound_endpoints",
-                "Endpoints that are known, and those of them that are used.",
-                &["cluster", "state"],
-            ),
-            outbound_connections: l.counters(
-                "outrider_outbound_connections_total",
-                "Connections to endpoints, by how opening them went.",
-                &["cluster", "result"],
-            ),
-            outbound_connections_open: l.gauges(
-                "outrider_outbound_connections_open",
-                "Connections to endpoints that are open.",
-                &["cluster"],
-            ),
+            outbound: Outbound::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -312,13 +331,14 @@ mod tests {
         metrics.connections.with_label_values(&["h2", "mtls"]).inc();
         metrics.connections_open.with_label_values(&["h2", "mtls"]).inc();
         metrics.handshake_failures.with_label_values(&["timeout"]).inc();
-        metrics.outbound_requests.with_label_values(&["models", "200", "ok"]).inc();
-        metrics.outbound_request_seconds.with_label_values(&["models"]).observe(0.3);
-        metrics.outbound_retries.with_label_values(&["models", "connect_failure"]).inc();
-        metrics.outbound_ejections.with_label_values(&["models", "5xx"]).inc();
-        metrics.outbound_endpoints.with_label_values(&["models", "known"]).set(1);
-        metrics.outbound_connections.with_label_values(&["models", "ok"]).inc();
-        metrics.outbound_connections_open.with_label_values(&["models"]).inc();
+        metrics.outbound.requests.with_label_values(&["models", "200", "ok"]).inc();
+        metrics.outbound.request_seconds.with_label_values(&["models"]).observe(0.3);
+        metrics.outbound.retries.with_label_values(&["models", "connect_failure"]).inc();
+        metrics.outbound.ejections.with_label_values(&["models", "5xx"]).inc();
+        metrics.outbound.endpoints.with_label_values(&["models", "known"]).set(1);
+        metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
+        metrics.outbound.connections_open.with_label_values(&["models"]).inc();
+        metrics.passed_bytes.with_label_values(&["sent"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

@@ -6,21 +6,23 @@
 
 mod door;
 mod listeners;
+mod way_out;
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Config, TlsMode};
+use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::Exchange;
+use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
+use crate::outbound::BadCluster;
 use crate::record::{Journal, Lines, unix_now};
-use crate::scale::targets::{External, Process, Target};
+use crate::scale::targets::{Address, External, Process, Target};
+use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
-use crate::tls::{Identity, Mode, server_config};
-use crate::worker::{Known, Uds, Worker, take_seat};
+use crate::worker::{Known, Uds, take_seat};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
 use std::net::{SocketAddr, TcpListener};
@@ -28,7 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
@@ -40,6 +44,8 @@ const CUT_LINGER: Duration = Duration::from_millis(300);
 pub struct Running {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
+    /// The way out, if there is one.
+    pub outbound: Option<SocketAddr>,
 }
 
 /// Why the server could not start, in words that say what to do.
@@ -51,6 +57,8 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
+    #[error("{0}")]
+    Outbound(#[from] BadCluster),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -60,20 +68,32 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let worker = Arc::new(Uds::new(config.worker.socket.clone(), config.threads + 1));
-    let start_timeout = config.worker.start_timeout;
-    let target: Arc<dyn Target> = match &config.worker.command {
-        Some(command) => Arc::new(Process::new(command.clone(), start_timeout)),
-        None => Arc::new(External::new(config.worker.socket.clone(), start_timeout)),
-    };
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
-    let server = Server::open(config, Parts { worker, target, dialects: DIALECTS, journal })?;
+    let parts = match &config.behind {
+        Behind::Worker(worker) => {
+            let target: Arc<dyn Target> = match &worker.command {
+                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
+                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
+            };
+            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
+            Parts { answers, target, dialects: DIALECTS, journal }
+        }
+        Behind::Forward(forward) => {
+            let target: Arc<dyn Target> = match &forward.to {
+                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
+                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
+                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
+            };
+            Parts { answers: Answers::Foreign(forward.clone()), target, dialects: DIALECTS, journal }
+        }
+    };
+    let server = Server::open(config, parts)?;
     server.run(signals, on_ready)
 }
 
 /// What differs between the real server and one under test.
 pub struct Parts {
-    pub worker: Arc<dyn Worker>,
+    pub answers: Answers,
     pub target: Arc<dyn Target>,
     pub dialects: &'static [&'static dyn Dialect],
     pub journal: Journal,
@@ -90,6 +110,7 @@ pub struct Server {
     source: Option<Box<dyn Source>>,
     listener: TcpListener,
     admin: TcpListener,
+    way_out: Option<WayOut>,
     cut: watch::Sender<bool>,
 }
 
@@ -102,22 +123,28 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
-        let mode = if config.tls.mode == TlsMode::Strict { Mode::Strict } else { Mode::Permissive };
-        let serves_tls = identity.as_ref().filter(|_| config.tls.mode != TlsMode::Disable);
-        let tls = serves_tls.map(|identity| server_config(mode, identity.clone()));
-        let acceptor = Arc::new(Acceptor::new(config.tls.mode, tls, config.limits.clone(), journal.clone()));
+        let acceptor = Arc::new(Acceptor::new(Entrance {
+            modes: Modes { tls: config.tls.clone() },
+            identity: identity.clone().filter(|_| config.tls.any()),
+            interception: config.interception.clone(),
+            limits: config.limits.clone(),
+            journal: journal.clone(),
+        }));
+        let way_out = WayOut::open(&config, &identity, &journal)?;
         let (cut, to_cut) = watch::channel(false);
+        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
             admission: Admission::new(admission_limits(&config)),
-            worker: parts.worker,
-            known: Arc::new(Known::new(config.worker.models.clone(), unix_now().as_secs())),
+            answers: parts.answers,
+            known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
             cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, listener, admin, cut })
+        let target = parts.target;
+        Ok(Server { config, exchange, target, acceptor, identity, source, listener, admin, way_out, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -127,40 +154,50 @@ impl Server {
         stop: impl FnOnce() -> mpsc::UnboundedReceiver<()>,
         on_ready: impl FnOnce(&Running),
     ) -> Result<(), Error> {
-        let running = Running { listen: self.listener.local_addr()?, admin: self.admin.local_addr()? };
+        let outbound = self.way_out.as_ref().map(WayOut::address).transpose()?;
+        let running = Running { listen: self.listener.local_addr()?, admin: self.admin.local_addr()?, outbound };
         let threads = self.config.threads;
         take_seat(threads);
         let control = Builder::new_current_thread().enable_all().build()?;
         control.block_on(async move {
-            let stop = stop();
-            let app = app(self.exchange.clone(), &self.config);
+            let mut stop = stop();
+            let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
+            let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
+                let app = app(self.exchange.clone(), &self.config);
+                apps.push(app.clone());
                 let seat = Seat {
                     number,
                     listener: self.listener.try_clone()?,
                     acceptor: self.acceptor.clone(),
-                    app: app.clone(),
+                    app,
                     halted: halted.clone(),
                     to_cut: self.cut.subscribe(),
+                    door: self.way_out.as_ref().map(WayOut::door).transpose()?,
+                    alive: alive.clone(),
                 };
-                let alive = alive.clone();
+                let seated = seated.clone();
                 std::thread::Builder::new().name(format!("outrider-{number}")).spawn(move || {
-                    let _alive = alive;
+                    let _seated = seated;
                     if let Err(error) = seat.serve() {
                         tracing::error!(number, %error, "a serving thread ended");
                     }
                 })?;
             }
-            drop(alive);
+            drop((alive, seated));
             let (end_worker, worker_ended) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
             drop(self.listener);
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
-            Drain { exchange: &self.exchange, app, halt, cut: &self.cut, timeout, all_gone }.when_told(stop).await;
+            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
+            let deadline = drain.when_told(&mut stop).await;
+            if let Some(way_out) = self.way_out {
+                way_out.drain(deadline, &mut stop, &mut seats).await;
+            }
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
@@ -177,6 +214,9 @@ impl Server {
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        if let Some(way_out) = &self.way_out {
+            way_out.staff();
+        }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper)))
@@ -191,16 +231,20 @@ struct Seat {
     app: Arc<App>,
     halted: watch::Receiver<bool>,
     to_cut: watch::Receiver<bool>,
+    door: Option<Door>,
+    /// Dropped when the last caller is gone.
+    alive: mpsc::Sender<()>,
 }
 
 impl Seat {
     /// The thread's life: accept until halted, then wait for its connections, until cut.
     fn serve(self) -> std::io::Result<()> {
-        let Seat { number, listener, acceptor, app, halted, mut to_cut } = self;
+        let Seat { number, listener, acceptor, app, halted, mut to_cut, door, alive } = self;
         take_seat(number);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let way_out = door.map(|door| tokio::spawn(door.serve()));
             let tracker = TaskTracker::new();
             acceptor.serve(listener, app, halted, tracker.clone()).await;
             tracker.close();
@@ -209,7 +253,11 @@ impl Seat {
                 // Exchanges hear of it too: streams get their error event, and a moment to carry it.
                 _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
             }
-            Ok(())
+            drop(alive);
+            match way_out {
+                Some(way_out) => way_out.await.unwrap_or(Ok(())),
+                None => Ok(()),
+            }
         })
         // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
     }
@@ -218,32 +266,37 @@ impl Seat {
 /// What the end of the server takes.
 struct Drain<'a> {
     exchange: &'a Exchange,
-    app: Arc<App>,
+    apps: Vec<Arc<App>>,
     halt: watch::Sender<bool>,
     cut: &'a watch::Sender<bool>,
     timeout: Duration,
-    /// Closed when the last serving thread has ended.
+    /// Closed when the last caller is gone.
     all_gone: mpsc::Receiver<()>,
 }
 
 impl Drain<'_> {
     /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-    async fn when_told(mut self, mut stop: mpsc::UnboundedReceiver<()>) {
+    /// Gives the moment by which all must be over.
+    async fn when_told(mut self, stop: &mut mpsc::UnboundedReceiver<()>) -> Instant {
         stop.recv().await;
+        let deadline = Instant::now() + self.timeout;
         tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
         // Readiness goes with it.
         self.exchange.admission.drain();
         // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
         self.halt.send_replace(true);
         // … and idle http/1 connections are closed now.
-        self.app.http_cleanup().await;
+        for app in &self.apps {
+            app.http_cleanup().await;
+        }
         tokio::select! {
-            _ = self.all_gone.recv() => return,
-            () = tokio::time::sleep(self.timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
+            _ = self.all_gone.recv() => return deadline,
+            () = tokio::time::sleep_until(deadline) => tracing::warn!("the drain timed out; what still runs is cut"),
             _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
         }
         self.cut.send_replace(true);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
+        Instant::now()
     }
 }
 
@@ -269,12 +322,19 @@ fn signals() -> mpsc::UnboundedReceiver<()> {
     told
 }
 
+/// More requests than any machine holds.
+const UNLIMITED: usize = usize::MAX >> 1;
+
 fn admission_limits(config: &Config) -> admission::Limits {
+    let (concurrency, idle_timeout) = match &config.behind {
+        Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
+        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+    };
     admission::Limits {
-        concurrency: config.worker.concurrency,
+        concurrency,
         queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
         wait_max: config.queue.wait_max,
-        idle_timeout: config.worker.idle_timeout,
+        idle_timeout,
     }
 }
 

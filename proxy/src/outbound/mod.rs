@@ -129,7 +129,7 @@ impl Outbound {
 
     fn measure(&self, cluster: &Cluster) {
         let set = cluster.set.load();
-        let endpoints = &self.journal.metrics.outbound_endpoints;
+        let endpoints = &self.journal.metrics.outbound.endpoints;
         endpoints.with_label_values(&[&cluster.config.name, "usable"]).set(set.usable as i64);
         endpoints.with_label_values(&[&cluster.config.name, "known"]).set(set.total as i64);
     }

@@ -62,7 +62,7 @@ async fn connect(
     }
     let dialled = dial(cluster, endpoint.address, Speech::Opaque).await;
     let result = dialled.as_ref().map_or_else(|reason| *reason, |_| "ok");
-    outbound.journal.metrics.outbound_connections.with_label_values(&[&cluster.config.name, result]).inc();
+    outbound.journal.metrics.outbound.connections.with_label_values(&[&cluster.config.name, result]).inc();
     seat.judge(cluster, &endpoint, if dialled.is_ok() { Outcome::Answered(200) } else { Outcome::Failed });
     let stream = dialled.map_err(|reason| Refusal::ConnectFailed { cluster: cluster.config.name.clone(), reason })?;
     Ok((stream, Some(InFlight::new(&endpoint.stats))))

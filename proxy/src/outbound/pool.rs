@@ -162,7 +162,7 @@ impl Pool {
         };
         let opened = self.open(cluster, (endpoint, speech), &slot, permit).await;
         let result = opened.as_ref().map_or_else(|reason| *reason, |_| "ok");
-        self.metrics().outbound_connections.with_label_values(&[&cluster.config.name, result]).inc();
+        self.metrics().outbound.connections.with_label_values(&[&cluster.config.name, result]).inc();
         opened.map_err(|reason| {
             slot.failures.fetch_add(1, Relaxed);
             Miss::Failed(reason)
@@ -183,7 +183,7 @@ impl Pool {
         // Before the handshake: an identity that changes during it makes the connection an old one.
         let birth = Birth { at: Instant::now(), generation: cluster.origin.generation() };
         let io = TokioIo::new(dial(cluster, endpoint, speech).await?);
-        let open = self.metrics().outbound_connections_open.with_label_values(&[&cluster.config.name]);
+        let open = self.metrics().outbound.connections_open.with_label_values(&[&cluster.config.name]);
         let lease = |sender, stream| Lease { sender, reused: false, slot: slot.clone(), birth, _stream: stream };
         if speech == Speech::H2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());

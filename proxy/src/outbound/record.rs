@@ -72,8 +72,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         let m = &self.journal.metrics;
-        m.outbound_requests.with_label_values(&[&self.cluster, status_text(self.status), self.label]).inc();
-        m.outbound_request_seconds.with_label_values(&[&self.cluster]).observe(took.as_secs_f64());
+        m.outbound.requests.with_label_values(&[&self.cluster, status_text(self.status), self.label]).inc();
+        m.outbound.request_seconds.with_label_values(&[&self.cluster]).observe(took.as_secs_f64());
         let mut line = json!({
             "time": rfc3339(self.began_unix),
             "kind": "outbound",

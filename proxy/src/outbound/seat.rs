@@ -63,7 +63,7 @@ impl Seat {
         if let Some(detector) = cluster.judge(endpoint, outcome, self.outbound.now()) {
             let name = &cluster.config.name;
             tracing::warn!(cluster = name, endpoint = %endpoint.address, detector, "an endpoint is ejected for a while");
-            self.outbound.journal.metrics.outbound_ejections.with_label_values(&[name, detector]).inc();
+            self.outbound.journal.metrics.outbound.ejections.with_label_values(&[name, detector]).inc();
         }
     }
 

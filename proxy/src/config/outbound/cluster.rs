@@ -106,7 +106,7 @@ struct RawOutlier {
 }
 
 impl RawCluster {
-    pub fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Cluster {
+    pub(in crate::config) fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Cluster {
         let sane = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         if self.name.is_empty() || !self.name.bytes().all(sane) {
             p.add(&format!("{path}.name"), "must be made of letters, digits, dots, dashes and underscores");

@@ -105,7 +105,7 @@ struct RawMirror {
 }
 
 impl RawOutbound {
-    pub fn validate(self, base: &Path, p: &mut Problems) -> Outbound {
+    pub(in crate::config) fn validate(self, base: &Path, p: &mut Problems) -> Outbound {
         let names: Vec<String> = self.clusters.iter().map(|cluster| cluster.name.clone()).collect();
         for (at, name) in names.iter().enumerate() {
             if names[..at].contains(name) {

@@ -115,7 +115,7 @@ impl Trip<'_> {
                 };
             }
             let name = &self.cluster.config.name;
-            self.seat.outbound.journal.metrics.outbound_retries.with_label_values(&[name, met.name()]).inc();
+            self.seat.outbound.journal.metrics.outbound.retries.with_label_values(&[name, met.name()]).inc();
             _retrying = Some(self.cluster.retrying.hold());
             drop(end);
             let pause = Duration::from_millis(backoff_millis(retries, self.seat.chance()));
