@@ -218,10 +218,7 @@ impl Metrics {
             body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
             in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
             connections: l.counters("outrider_connections_total", "Connections accepted.", &["protocol", "tls"]),
-            connections_open: l.add(IntGaugeVec::new(
-                Opts::new("outrider_connections_open", "Connections that are open."),
-                &["protocol", "tls"],
-            )),
+            connections_open: l.gauges("outrider_connections_open", "Connections that are open.", &["protocol", "tls"]),
             handshake_failures: l.counters(
                 "outrider_connection_failures_total",
                 "Connections that ended before or instead of a request, by reason.",
@@ -237,10 +234,11 @@ impl Metrics {
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
-            worker_state: l.add(IntGaugeVec::new(
-                Opts::new("outrider_worker_state", "1 for the state the worker is in, 0 for the others."),
+            worker_state: l.gauges(
+                "outrider_worker_state",
+                "1 for the state the worker is in, 0 for the others.",
                 &["state"],
-            )),
+            ),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
             worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),

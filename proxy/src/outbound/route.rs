@@ -22,6 +22,10 @@ impl Destination {
         if authority.as_str().contains('@') {
             return None;
         }
+        // `host:port` with a port that is no number is read differently by different readers.
+        if authority.port_u16().is_none() && authority.host() != authority.as_str() {
+            return None;
+        }
         let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
         // A fully qualified name may end in a dot.
         let host = host.strip_suffix('.').map(String::from).unwrap_or(host);
