@@ -41,6 +41,8 @@ struct State {
     bytes: usize,
     bound: usize,
     overflowed: bool,
+    /// The application broke off.
+    broken: bool,
     /// Which copy may read.
     turn: u64,
 }
@@ -68,6 +70,7 @@ impl State {
             Some(Ok(frame)) => frame,
             end => {
                 self.incoming = None;
+                self.broken = end.is_some();
                 return Poll::Ready(end.map(|end| end.map(|_| unreachable!("a frame was taken above"))));
             }
         };
@@ -97,7 +100,7 @@ impl Source {
     pub fn new(incoming: Incoming, bound: usize) -> Source {
         let declared = incoming.size_hint().exact();
         let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
-        let state = State { incoming, kept: Vec::new(), bytes: 0, bound, overflowed: false, turn: 0 };
+        let state = State { incoming, kept: Vec::new(), bytes: 0, bound, overflowed: false, broken: false, turn: 0 };
         Source(Arc::new(Shared { state: Mutex::new(state), moved: AtomicU64::new(0), declared }))
     }
 
@@ -105,7 +108,7 @@ impl Source {
     pub fn of(bytes: Bytes) -> Source {
         let (declared, count) = (Some(bytes.len() as u64), bytes.len());
         let kept = if bytes.is_empty() { Vec::new() } else { vec![Piece::Data(bytes)] };
-        let state = State { incoming: None, kept, bytes: count, bound: count, overflowed: false, turn: 0 };
+        let state = State { incoming: None, kept, bytes: count, bound: count, overflowed: false, broken: false, turn: 0 };
         Source(Arc::new(Shared { state: Mutex::new(state), moved: AtomicU64::new(0), declared }))
     }
 
@@ -123,7 +126,12 @@ impl Source {
     /// Whether all that was read so far is still here.
     pub fn repeatable(&self) -> bool {
         let state = self.lock();
-        !state.overflowed
+        !state.overflowed && !state.broken
+    }
+
+    /// Whether the application broke off: then no endpoint is to blame.
+    pub fn broken(&self) -> bool {
+        self.lock().broken
     }
 
     pub fn declared(&self) -> Option<u64> {

@@ -155,9 +155,14 @@ impl Pool {
         };
         let permit = match cluster.connections.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => match slot.starve(cluster, speech).await? {
-                Found::Permit(permit) => permit,
-                Found::Lease(lease) => return Ok(*lease),
+            Err(_) => match slot.starve(cluster, speech).await {
+                Ok(Found::Permit(permit)) => permit,
+                Ok(Found::Lease(lease)) => return Ok(*lease),
+                Err(miss) => {
+                    // Those behind us have waited as long.
+                    slot.failures.fetch_add(1, Relaxed);
+                    return Err(miss);
+                }
             },
         };
         let opened = self.open(cluster, (endpoint, speech), &slot, permit).await;

@@ -152,14 +152,15 @@ impl RawOutbound {
 impl RawRoute {
     fn validate(self, path: &str, names: &[String], p: &mut Problems) -> Route {
         let at = |name: &str| format!("{path}.{name}");
-        let hosts = self.hosts.iter().filter_map(|host| match host_match(host) {
-            Ok(host) => host,
-            Err(words) => {
-                p.add(&at("hosts"), words);
-                None
+        let mut hosts = Vec::new();
+        for host in &self.hosts {
+            match host_match(host) {
+                Ok(host) => hosts.push(host),
+                Err(words) => p.add(&at("hosts"), words),
             }
-        });
-        let hosts = hosts.collect();
+        }
+        // A star among them is every host, which is what none means.
+        let hosts = hosts.into_iter().collect::<Option<Vec<HostMatch>>>().unwrap_or_default();
         if self.path_prefix.as_ref().is_some_and(|prefix| !prefix.starts_with('/')) {
             p.add(&at("path_prefix"), "must begin with a slash");
         }

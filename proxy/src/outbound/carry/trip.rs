@@ -97,7 +97,14 @@ impl Trip<'_> {
                 Tried::Reply(reply) => Met::Head { status: reply.response.status().as_u16(), grpc: reply.grpc_status },
                 Tried::Failed { met, .. } => *met,
             };
-            if matches!(end, Tried::Failed { met: Met::Unsent, reused: true, .. }) && replaced < REPLACED_MAX {
+            // An old connection's end may have been on the way when the request was; what may be done twice is then
+            // sent again (RFC 9110 §9.2.2).
+            let stale = match met {
+                Met::Unsent => true,
+                Met::Reset => is_idempotent(&out.method) && self.source.repeatable(),
+                _ => false,
+            };
+            if stale && matches!(end, Tried::Failed { reused: true, .. }) && replaced < REPLACED_MAX {
                 replaced += 1;
                 // It was the connection, not the endpoint.
                 tried.pop();
@@ -172,7 +179,7 @@ impl Trip<'_> {
             }
             Err(Ended::Overflow(limit)) => Err(Refusal::Overflow { cluster: name(), limit }),
             Err(Ended::Failed(met, refusal, reused)) => {
-                if !(reused && met == Met::Unsent) {
+                if !(reused && met == Met::Unsent) && !self.source.broken() {
                     self.seat.judge(self.cluster, &endpoint, Outcome::Failed);
                 }
                 record.reason = Some(refusal.to_string());
