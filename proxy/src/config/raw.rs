@@ -110,10 +110,6 @@ struct RawDrain {
 pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
         self.0.push(format!("{path}: {words}"));
     }

@@ -93,3 +93,65 @@ fn who_answers() {
         parse(&format!("{}\ninterception: {{inbound: true}}", foreign.replace("127.0.0.1:8000", "original"))).is_ok()
     );
 }
+
+#[test]
+fn what_is_said_of_a_way_out() {
+    let with = |text: &str| parse(&format!("{SMALL}\noutbound:\n{text}"));
+    let config = with(
+        "  routes: [{hosts: ['*', a], cluster: c, retries: {on: [503, unavailable]}}]\n  \
+         clusters: [{name: c, endpoint_slice: {files: [slice.yaml]}}]\n",
+    );
+    let outbound = config.unwrap().outbound.unwrap();
+    assert_eq!((outbound.listen.port(), outbound.unknown), (15001, outbound::Unknown::Refuse));
+    assert!(outbound.routes[0].hosts.is_empty(), "a star is every host");
+    let outbound::Source::EndpointSlice { files, .. } = &outbound.clusters[0].source else { panic!("another source") };
+    assert_eq!(files[0], Path::new("/etc/outrider/slice.yaml"));
+    assert_eq!(outbound.clusters[0].balancer.kind, "least_request");
+    let text = "
+  listen: nowhere
+  unknown: passthrough
+  failover: [b]
+  routes:
+    - {hosts: ['a*'], cluster: absent, path_prefix: v1, timeout: 1s, per_try_timeout: 2s}
+    - {clusters: [{name: c, weight: 0}], retries: {attempts: 11, on: [whenever], budget: {percent: 101}}}
+    - {cluster: c, fault: {delay: {fixed: 1s, percent: 101}, abort: {http: 99}}}
+  clusters:
+    - {name: c, endpoints: ['name:80', {address: '127.0.0.1:1', weight: 0}], protocol: h3}
+    - {name: c, tls: {mode: mutual, ids: [me], namespace: n}, balancer: {kind: guess}}
+    - {name: 'a b', endpoints: [], tls: {mode: simple}, balancer: {kind: consistent_hash}}
+    - {name: d, endpoints: [], outlier: {base_ejection: 10s, max_ejection: 1s}, limits: {connections_max: 0}}
+";
+    let Err(Error::Contradictions { problems, .. }) = with(text) else { panic!("accepted") };
+    let paths: Vec<&str> = problems.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+    let want = [
+        "outbound.clusters[1].name",
+        "outbound.unknown",
+        "outbound.failover",
+        "outbound.routes[0].hosts",
+        "outbound.routes[0].path_prefix",
+        "outbound.routes[0].cluster",
+        "outbound.routes[0].per_try_timeout",
+        "outbound.routes[1].clusters",
+        "outbound.routes[1].retries.on",
+        "outbound.routes[1].retries.attempts",
+        "outbound.routes[1].retries.budget.percent",
+        "outbound.routes[2].fault.delay.percent",
+        "outbound.routes[2].fault.abort",
+        "outbound.clusters[0].endpoints",
+        "outbound.clusters[0].endpoints",
+        "outbound.clusters[0].protocol",
+        "outbound.clusters[1]",
+        "outbound.clusters[1].tls.ids",
+        "outbound.clusters[1].tls",
+        "outbound.clusters[1].balancer.kind",
+        "outbound.clusters[2].name",
+        "outbound.clusters[2].tls.sni",
+        "outbound.clusters[2].tls.roots",
+        "outbound.clusters[2].balancer",
+        "outbound.clusters[3].limits.connections_max",
+        "outbound.clusters[3].outlier.max_ejection",
+        "outbound.listen",
+        "outbound.clusters",
+    ];
+    assert_eq!(paths, want);
+}

@@ -342,3 +342,4 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
 mod forward;
 mod h2c;
 mod tls;
+mod way_out;

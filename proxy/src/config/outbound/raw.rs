@@ -172,6 +172,9 @@ impl RawRoute {
                 Vec::new()
             }
         };
+        if !targets.is_empty() && targets.iter().all(|target| target.weight == 0) {
+            p.add(&at("clusters"), "at least one weight must be above 0");
+        }
         let targets = targets.into_iter().filter_map(|target| {
             if target.weight > 1_000_000 {
                 p.add(&at("clusters"), format!("the weight of `{}` is above 1000000", target.name));
@@ -183,9 +186,6 @@ impl RawRoute {
             let percent = percent(mirror.percent, &at("mirror.percent"), p);
             Some(Mirror { cluster: known(&mirror.cluster, &at("mirror.cluster"), names, p)?, percent })
         });
-        if targets.is_empty() && p.is_empty() {
-            p.add(&at("clusters"), "at least one weight must be above 0");
-        }
         let timeout = p.optional(&at("timeout"), &self.timeout, None);
         let per_try_timeout = p.optional(&at("per_try_timeout"), &self.per_try_timeout, None);
         if timeout.zip(per_try_timeout).is_some_and(|(total, one)| one > total) {
