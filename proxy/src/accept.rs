@@ -272,7 +272,7 @@ impl Acceptor {
         let facts = connection.facts();
         let address = facts.peer.address;
         if let Some(policies) = &self.modes.policies {
-            let decision = policies.current().evaluate_connection(&facts.attributes());
+            let decision = policies.current().policies.evaluate_connection(&facts.attributes());
             if let Some(reason) = decision.verdict.denied() {
                 tracing::info!(%address, policy = reason, "a connection was denied");
                 return self.failed(address, "denied");

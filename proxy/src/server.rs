@@ -10,11 +10,13 @@ mod listeners;
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
+use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
+use crate::policy::watch::WATCH_PERIOD;
 use crate::policy::{Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
@@ -104,6 +106,7 @@ pub struct Server {
     /// With the source that keeps it fresh, until that runs.
     identity: Option<Arc<Identity>>,
     source: Option<Box<dyn Source>>,
+    policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
     cut: watch::Sender<bool>,
@@ -118,7 +121,8 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
-        let policies = policies(&config)?;
+        let policed = policies(&config)?;
+        let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -141,7 +145,7 @@ impl Server {
             journal,
             cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, listener, admin, cut })
+        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, policed, listener, admin, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -203,6 +207,10 @@ impl Server {
         tokio::spawn(admin::serve(admin, Arc::new(office)));
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
+        }
+        if let Some((policies, keys)) = &self.policed {
+            tokio::spawn(policies.clone().watch(WATCH_PERIOD));
+            tokio::spawn(keys.clone().run());
         }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
@@ -314,8 +322,11 @@ fn admission_limits(config: &Config) -> admission::Limits {
     }
 }
 
+/// A folder of policies, and the keys of the issuers they name.
+type Policed = (Arc<Watched>, Arc<RemoteKeys>);
+
 /// The folder of policies, if there is one.
-fn policies(config: &Config) -> Result<Option<Arc<Watched>>, Error> {
+fn policies(config: &Config) -> Result<Option<Policed>, Error> {
     let Some(policy) = &config.policy else { return Ok(None) };
     let workload = Workload {
         namespace: policy.namespace.clone(),
@@ -324,7 +335,9 @@ fn policies(config: &Config) -> Result<Option<Arc<Watched>>, Error> {
         trust_domain: config.tls.trust_domain.clone(),
         trust_domain_aliases: policy.trust_domain_aliases.clone(),
     };
-    Watched::open(&policy.folder, workload).map(|watched| Some(Arc::new(watched))).map_err(Error::Policy)
+    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
+    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    Ok(Some((Arc::new(watched), keys)))
 }
 
 #[cfg(test)]
