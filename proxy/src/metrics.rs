@@ -35,6 +35,7 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     pub connections_open: IntGaugeVec,
     pub handshake_failures: IntCounterVec,
+    pub passed_bytes: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -167,6 +168,11 @@ impl Metrics {
                 "Connections that ended before or instead of a request, by reason.",
                 &["reason"],
             ),
+            passed_bytes: l.counters(
+                "outrider_passed_bytes_total",
+                "Bytes of connections that speak no HTTP and are passed on as they are.",
+                &["direction"],
+            ),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -265,6 +271,7 @@ mod tests {
         metrics.connections.with_label_values(&["h2", "mtls"]).inc();
         metrics.connections_open.with_label_values(&["h2", "mtls"]).inc();
         metrics.handshake_failures.with_label_values(&["timeout"]).inc();
+        metrics.passed_bytes.with_label_values(&["sent"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

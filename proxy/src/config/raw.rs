@@ -2,9 +2,10 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::quantity::Quantity;
 use super::tls::RawTls;
-use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, TlsMode, Worker};
+use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,14 @@ pub struct Raw {
     listen: Option<String>,
     admin: Option<String>,
     threads: Option<usize>,
+    #[serde(default)]
+    interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
-    worker: RawWorker,
+    policy: Option<RawPolicy>,
+    xfcc: Option<String>,
+    worker: Option<RawWorker>,
+    forward: Option<RawForward>,
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
@@ -56,7 +62,7 @@ struct RawJwt {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawWorker {
     socket: PathBuf,
@@ -88,6 +94,7 @@ struct RawLimits {
     streams_max: Option<u32>,
     idle_timeout: Option<Quantity>,
     connection_age_max: Option<Quantity>,
+    connection_age_grace: Option<Quantity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,7 +122,12 @@ impl Problems {
         default
     }
 
-    fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+    pub(super) fn optional(
+        &mut self,
+        path: &str,
+        given: &Option<Quantity>,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
         let Some(given) = given else { return default };
         match given.duration_or_never() {
             Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
@@ -164,15 +176,25 @@ impl Raw {
             // On the loopback: who can read metrics and drain the server must already be on the machine.
             admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
             threads: p.count("threads", self.threads, cores),
+            interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
             auth: self.auth.validate(base, p),
-            worker: self.worker.validate(base, p),
+            policy: self.policy.map(|policy| policy.validate(base, p)),
+            xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
+            behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
         };
-        if config.tls.mode == TlsMode::Disable && config.auth.methods.contains(&Method::Mtls) {
+        if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+        }
+        let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
+        if original && !config.interception.inbound {
+            p.add(
+                "forward.to",
+                "`original` needs interception.inbound: only a redirect tells where a caller was going",
+            );
         }
         if config.listen == config.admin && config.listen.port() != 0 {
             p.add("admin", "must not be the address of `listen`");
@@ -181,6 +203,17 @@ impl Raw {
             p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
         }
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+    }
+}
+
+fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p: &mut Problems) -> Behind {
+    match (worker, forward) {
+        (Some(worker), None) => Behind::Worker(worker.validate(base, p)),
+        (None, Some(forward)) => Behind::Forward(forward.validate(base, p)),
+        (worker, _) => {
+            p.add("worker", "exactly one of `worker` and `forward` says who answers");
+            Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
+        }
     }
 }
 
@@ -274,6 +307,12 @@ impl RawLimits {
             streams_max,
             idle_timeout: p.duration("limits.idle_timeout", &self.idle_timeout, 10 * MINUTE),
             connection_age_max: p.optional("limits.connection_age_max", &self.connection_age_max, Some(60 * MINUTE)),
+            // Long enough for an answer that runs to end, short against the life of a certificate.
+            connection_age_grace: p.optional(
+                "limits.connection_age_grace",
+                &self.connection_age_grace,
+                Some(10 * MINUTE),
+            ),
         }
     }
 }

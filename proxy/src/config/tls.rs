@@ -1,5 +1,6 @@
 //! The `tls` section: the mode, the trust domain, and where our identity comes from.
 
+use super::inbound;
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::tls::SpiffeId;
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
+    /// For ports that `ports` does not name, unless a PeerAuthentication says otherwise.
     pub mode: TlsMode,
+    /// By the port the caller meant.
+    pub ports: BTreeMap<u16, TlsMode>,
     /// Ours. Empty with [`TlsMode::Disable`] and no source.
     pub trust_domain: String,
     /// Present unless the mode is [`TlsMode::Disable`]; with that it is there if one is configured, for the way out.
@@ -101,6 +105,8 @@ pub struct SelfSigned {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
     mode: String,
+    #[serde(default)]
+    ports: BTreeMap<u16, String>,
     trust_domain: Option<String>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -154,23 +160,25 @@ struct RawSelfSigned {
 /// As both kubelet and istiod have it.
 const DAY: Duration = Duration::from_secs(86_400);
 
+impl Tls {
+    /// Whether any port may speak TLS.
+    pub fn any(&self) -> bool {
+        self.mode != TlsMode::Disable || self.ports.values().any(|mode| *mode != TlsMode::Disable)
+    }
+}
+
 impl RawTls {
     pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Tls {
-        let mode = match self.mode.as_str() {
-            "permissive" => TlsMode::Permissive,
-            "strict" => TlsMode::Strict,
-            "disable" => TlsMode::Disable,
-            other => {
-                p.add("tls.mode", format!("`{other}` is none of permissive, strict, disable"));
-                TlsMode::Disable
-            }
-        };
+        let mode = inbound::mode("tls.mode", &self.mode, p);
+        let ports = self.ports.iter().map(|(port, text)| (*port, inbound::mode(&format!("tls.ports.{port}"), text, p)));
+        let ports: BTreeMap<u16, TlsMode> = ports.collect();
+        let disabled = mode == TlsMode::Disable && ports.values().all(|mode| *mode == TlsMode::Disable);
         let trust_domain = self.trust_domain.clone().unwrap_or_default();
         let files = [&self.certificate, &self.key, &self.trust_bundle].iter().any(|part| part.is_some());
         let others = [self.workload_api.is_some(), self.istio_ca.is_some(), self.self_signed.is_some()];
         let sources = usize::from(files) + others.iter().filter(|there| **there).count();
-        if mode == TlsMode::Disable && sources == 0 {
-            return Tls { mode, trust_domain, source: None, trust: TrustFiles::default() };
+        if disabled && sources == 0 {
+            return Tls { mode, ports, trust_domain, source: None, trust: TrustFiles::default() };
         }
         // SPIFFE-ID section 2.1: a trust domain is lower-case letters, digits, dots, dashes and underscores.
         if trust_domain.is_empty() {
@@ -200,7 +208,7 @@ impl RawTls {
                 Some(IdentitySource::Files(TlsFiles { certificate, key, trust_bundle }))
             }
         };
-        Tls { mode, trust_domain, source, trust }
+        Tls { mode, ports, trust_domain, source, trust }
     }
 
     fn trust(&self, base: &Path, trust_domain: &str, p: &mut Problems) -> TrustFiles {
@@ -344,6 +352,7 @@ impl Tls {
         });
         json!({
             "mode": self.mode.name(),
+            "ports": self.ports.iter().map(|(port, mode)| (port.to_string(), mode.name())).collect::<BTreeMap<_, _>>(),
             "trust_domain": self.trust_domain,
             "source": source,
             "crl": self.trust.crl,

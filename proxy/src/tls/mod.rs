@@ -14,8 +14,10 @@ pub mod refusal;
 pub mod revocation;
 pub mod rotate;
 pub mod sources;
+pub mod subject;
 pub mod trust;
 pub mod verify;
+pub mod xfcc;
 
 pub use alpn::Alpn;
 pub use identity::{Peer, SpiffeId, peer_of};

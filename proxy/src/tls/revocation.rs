@@ -44,9 +44,8 @@ impl Crl {
 
     /// All of them, or what is wrong with the first bad one.
     pub fn parse_all(ders: &[impl AsRef<[u8]>]) -> Result<Vec<Crl>, MaterialError> {
-        let parse = |index: usize| {
-            Crl::parse(ders[index].as_ref()).map_err(|reason| MaterialError::BadCrl { index, reason })
-        };
+        let parse =
+            |index: usize| Crl::parse(ders[index].as_ref()).map_err(|reason| MaterialError::BadCrl { index, reason });
         (0..ders.len()).map(parse).collect()
     }
 
