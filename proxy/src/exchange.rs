@@ -12,12 +12,13 @@ pub use floor::explain;
 use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::methods::jwt;
 use crate::auth::{Authenticator, Authorized, Identity};
-use crate::config::{Forward, Limits};
+use crate::config::{Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
 use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
+use crate::policy::{RequestPrincipal, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
@@ -36,8 +37,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
     pub authenticator: Authenticator,
+    pub policies: Option<Arc<Watched>>,
     pub admission: Arc<Admission>,
     pub answers: Answers,
+    pub xfcc: Xfcc,
     pub known: Arc<Known>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
@@ -73,6 +76,8 @@ struct Routed {
 struct Identified {
     routed: Routed,
     identity: Option<Identity>,
+    /// What a token said that a RequestAuthentication asks to look for.
+    token: Option<RequestPrincipal>,
 }
 
 /// Whose caller may ask.
@@ -128,7 +133,7 @@ impl Exchange {
         let identified = self.identify(routed, floor)?;
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
-        let permitted = self.authorize(identified)?;
+        let permitted = self.authorize(identified, floor)?;
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
             Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, floor).await?, server))),
@@ -181,12 +186,15 @@ impl Exchange {
             floor.record.subject = Some(identity.subject.clone());
             floor.expires_at(identity.expires_at_unix);
         }
-        Ok(Identified { routed, identity })
+        Ok(Identified { routed, identity, token: None })
     }
 
-    fn authorize(&self, identified: Identified) -> Result<Permitted, Error> {
-        let Identified { routed, identity } = identified;
+    fn authorize(&self, identified: Identified, floor: &mut Floor<'_>) -> Result<Permitted, Error> {
+        let Identified { routed, identity, token } = identified;
         let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
+        if let Some(policies) = &self.policies {
+            floor.judge(&policies.current(), &routed.head, token.as_ref())?;
+        }
         Ok(Permitted { routed, _authorized: authorized })
     }
 
@@ -198,7 +206,7 @@ impl Exchange {
         }
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
-        let mut edits = forward::edits(floor.busy(), &routed.head);
+        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc);
         let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
         edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
         let dialect = routed.asked.map(|(dialect, _)| dialect);

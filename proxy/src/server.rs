@@ -15,6 +15,7 @@ use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
+use crate::policy::{Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
@@ -49,6 +50,8 @@ pub enum Error {
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
+    #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Policy(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("the operating system gave no threads or timers: {0}")]
@@ -60,7 +63,8 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
+    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
+    let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
         Behind::Worker(worker) => {
             let target: Arc<dyn Target> = match &worker.command {
@@ -114,10 +118,12 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let policies = policies(&config)?;
         let acceptor = Arc::new(Acceptor::new(Entrance {
-            modes: Modes { tls: config.tls.clone() },
+            modes: Modes { tls: config.tls.clone(), policies: policies.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
+            xfcc: config.xfcc,
             limits: config.limits.clone(),
             journal: journal.clone(),
         }));
@@ -126,8 +132,10 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            policies,
             admission: Admission::new(admission_limits(&config)),
             answers: parts.answers,
+            xfcc: config.xfcc,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
@@ -182,6 +190,7 @@ impl Server {
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
+            self.exchange.journal.lines.flush();
             Ok(())
         })
     }
@@ -303,6 +312,19 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// The folder of policies, if there is one.
+fn policies(config: &Config) -> Result<Option<Arc<Watched>>, Error> {
+    let Some(policy) = &config.policy else { return Ok(None) };
+    let workload = Workload {
+        namespace: policy.namespace.clone(),
+        labels: policy.labels.clone(),
+        root_namespace: policy.root_namespace.clone(),
+        trust_domain: config.tls.trust_domain.clone(),
+        trust_domain_aliases: policy.trust_domain_aliases.clone(),
+    };
+    Watched::open(&policy.folder, workload).map(|watched| Some(Arc::new(watched))).map_err(Error::Policy)
 }
 
 #[cfg(test)]

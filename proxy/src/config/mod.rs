@@ -32,6 +32,8 @@ pub struct Config {
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
+    /// One line on stderr for each request.
+    pub access_log: bool,
 }
 
 /// Who answers.

@@ -34,6 +34,7 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
+    access_log: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,6 +185,7 @@ impl Raw {
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {

@@ -7,6 +7,7 @@ use crate::downstream::{Downstream, neutral_refusal};
 use crate::error::{Error, Verdict};
 use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
+use crate::policy::{Attributes, Policies, RequestPrincipal};
 use crate::record::{Journal, Record, draw_id, unix_now};
 use crate::tls::Peer;
 use bytes::Bytes;
@@ -62,6 +63,26 @@ impl<'a> Floor<'a> {
 
     pub fn busy(&self) -> &Busy {
         self.caller.busy()
+    }
+
+    /// Istio's policies on this request. What they note goes to the record; the caller is told only that it may not.
+    pub fn judge(&mut self, policies: &Policies, head: &Head, token: Option<&RequestPrincipal>) -> Result<(), Error> {
+        let attributes = Attributes {
+            connection: self.caller.facts().attributes(),
+            method: head.method.as_str(),
+            host: self.caller.authority(),
+            path: &head.path,
+            headers: &head.headers,
+            token,
+        };
+        if let Some(custom) = policies.needs_custom(&attributes).first() {
+            let reason = format!("{} asks the provider {}, which is not configured", custom.hit, custom.provider);
+            return Err(Error::Forbidden { reason });
+        }
+        let decision = policies.evaluate(&attributes);
+        self.record.audited = decision.audited;
+        self.record.shadow = decision.shadow.iter().map(ToString::to_string).collect();
+        decision.verdict.denied().map_or(Ok(()), |reason| Err(Error::Forbidden { reason }))
     }
 
     /// Leaves the rest to a foreign server.
