@@ -23,6 +23,7 @@ pub mod message;
 pub mod metrics;
 pub mod net;
 pub mod record;
+pub mod redirect;
 pub mod scale;
 pub mod server;
 pub mod tls;
