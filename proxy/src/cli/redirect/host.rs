@@ -100,10 +100,10 @@ impl Host {
 
 /// Of `/proc/net/if_inet6`: a line for each address, which ends in the name of the interface.
 fn ipv6(addresses: &str) -> Ipv6 {
-    let mut interfaces = addresses.lines().filter_map(|line| line.split_whitespace().last()).peekable();
-    match interfaces.peek() {
+    let mut interfaces = addresses.lines().filter_map(|line| line.split_whitespace().last());
+    match interfaces.next() {
         None => Ipv6::Absent,
-        Some(_) if interfaces.all(|name| name == "lo") => Ipv6::LoopbackOnly,
+        Some("lo") if interfaces.all(|name| name == "lo") => Ipv6::LoopbackOnly,
         Some(_) => Ipv6::Present,
     }
 }
