@@ -41,8 +41,12 @@ import os, socket, sys
 uid, gid, source, host, port = sys.argv[1:]
 os.setgroups([]); os.setgid(int(gid)); os.setuid(int(uid))
 try:
-    source = None if source == "any" else (source, 0)
-    connection = socket.create_connection((host, int(port)), timeout=10, source_address=source)
+    # Not `create_connection`: what that loads, a user without root's rights may not read.
+    connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    connection.settimeout(10)
+    if source != "any":
+        connection.bind((source, 0))
+    connection.connect((host, int(port)))
     print(connection.recv(200).decode())
 except OSError as error:
     print("no connection:", error)
@@ -175,8 +179,9 @@ fn is_half_an_installation_removed_and_one_of_other_means_replaced() {
     let pod = &scene.pair.pod;
     scene.redirect(&["install", "--backend=iptables"]);
     pod.run(&["iptables", "-t", "nat", "-D", "PREROUTING", "-p", "tcp", "-j", "OUTRIDER_INBOUND"]);
-    pod.run(&["iptables", "-t", "nat", "-F", "OUTRIDER_OUTPUT"]);
-    pod.run(&["iptables", "-t", "nat", "-X", "OUTRIDER_REDIRECT"]);
+    for words in [["-F", "OUTRIDER_OUTPUT"], ["-F", "OUTRIDER_REDIRECT"], ["-X", "OUTRIDER_REDIRECT"]] {
+        pod.run(&[&["iptables", "-t", "nat"], &words[..]].concat());
+    }
     scene.redirect(&["remove"]);
     assert_eq!(table(pod), "");
 
