@@ -252,18 +252,16 @@ fn families_quietly(host: &Host, ipv4_only: bool) -> Vec<Family> {
     if both { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
 }
 
-/// The table as it is; `None` if there is nothing of ours.
+/// The table as it is; `None` if there is nothing of ours, as where the kernel has no such tables at all.
 fn there(host: &Host, backend: Backend, family: Family) -> Result<Option<String>, HostError> {
-    match backend {
-        Backend::Nft => match host.run(&nft::list(family)) {
-            Ok(table) => Ok(Some(table)),
-            Err(HostError::Absent(_)) => Ok(None),
-            Err(error) => Err(error),
-        },
-        _ => {
-            let saved = host.run(&iptables::save(family))?;
-            Ok(Some(saved).filter(|saved| !iptables::shown(saved).is_empty()))
-        }
+    let table = match backend {
+        Backend::Nft => host.run(&nft::list(family)),
+        _ => host.run(&iptables::save(family)),
+    };
+    match table {
+        Ok(table) => Ok(Some(table).filter(|table| backend == Backend::Nft || !iptables::shown(table).is_empty())),
+        Err(HostError::Absent(_) | HostError::NoNat(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
