@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod net;
 pub mod policy;
 pub mod record;
+pub mod redirect;
 pub mod scale;
 pub mod server;
 pub mod tls;

@@ -20,6 +20,8 @@ enum Command {
     Check(cli::check::Args),
     /// Run the sidecar by a configuration file.
     Proxy(cli::proxy::Args),
+    /// Send a pod's connections through the sidecar: iptables or nft rules, once.
+    Redirect(cli::redirect::Args),
     /// Make credentials of the development issuer.
     Token(cli::token::Args),
     /// Serve a model on this machine: makes all that is needed, starts the worker, is the sidecar.
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Certs(args) => cli::certs::run(args),
         Command::Check(args) => cli::check::run(args),
         Command::Proxy(args) => cli::proxy::run(args),
+        Command::Redirect(args) => cli::redirect::run(args),
         Command::Token(args) => cli::token::run(args),
         Command::Up(args) => cli::up::run(args),
     };

@@ -4,6 +4,7 @@ pub mod certs;
 pub mod check;
 mod model;
 pub mod proxy;
+pub mod redirect;
 mod state;
 pub mod token;
 mod trust;
