@@ -22,6 +22,7 @@ pub mod forward;
 pub mod message;
 pub mod metrics;
 pub mod net;
+pub mod policy;
 pub mod record;
 pub mod scale;
 pub mod server;

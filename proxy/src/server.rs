@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
-use crate::tls::sources::files::{Files, SourceError, WATCH_PERIOD};
+use crate::tls::pem::SourceError;
+use crate::tls::sources::{self, Source};
 use crate::worker::{Known, Uds, take_seat};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
@@ -90,16 +91,15 @@ pub struct Parts {
     pub journal: Journal,
 }
 
-/// Certificate files, and what was last read from them.
-type Sourced = (Files, Arc<Identity>);
-
 /// Everything open, nothing running.
 pub struct Server {
     config: Config,
     exchange: Arc<Exchange>,
     target: Arc<dyn Target>,
     acceptor: Arc<Acceptor>,
-    identity: Option<Sourced>,
+    /// With the source that keeps it fresh, until that runs.
+    identity: Option<Arc<Identity>>,
+    source: Option<Box<dyn Source>>,
     listener: TcpListener,
     admin: TcpListener,
     cut: watch::Sender<bool>,
@@ -110,13 +110,13 @@ impl Server {
     pub fn open(config: Config, parts: Parts) -> Result<Server, Error> {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
-        let identity = identity(&config)?;
+        let (identity, source) = sources::open(&config.tls)?.unzip();
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone() },
-            identity: identity.as_ref().map(|(_, identity)| identity.clone()),
+            identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
@@ -133,13 +133,13 @@ impl Server {
             journal,
             cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, listener, admin, cut })
+        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, listener, admin, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
     /// second one is at once.
     pub fn run(
-        self,
+        mut self,
         stop: impl FnOnce() -> mpsc::UnboundedReceiver<()>,
         on_ready: impl FnOnce(&Running),
     ) -> Result<(), Error> {
@@ -188,12 +188,12 @@ impl Server {
 
     /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
     /// told to end by the first half of what is returned and has ended when the second half resolves.
-    fn staff(&self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
-        let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running);
+        let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
         tokio::spawn(admin::serve(admin, Arc::new(office)));
-        if let Some((files, identity)) = &self.identity {
-            tokio::spawn(files.clone().watch(identity.clone(), WATCH_PERIOD));
+        if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
+            tokio::spawn(source.run(identity.clone()));
         }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
@@ -287,19 +287,6 @@ fn signals() -> mpsc::UnboundedReceiver<()> {
     // Without any signal handler the server still serves until it is killed.
     std::mem::forget(tell);
     told
-}
-
-fn identity(config: &Config) -> Result<Option<Sourced>, Error> {
-    let Some(files) = &config.tls.files else { return Ok(None) };
-    let files = Files {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        trust_bundle: files.trust_bundle.clone(),
-        trust_domain: config.tls.trust_domain.clone(),
-    };
-    let identity = Identity::new("files");
-    identity.install(files.load()?);
-    Ok(Some((files, identity)))
 }
 
 /// More requests than any machine holds.

@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Behind, Config, Destination, Forward, Method, TlsMode, Worker};
+use super::{Behind, Config, Destination, Forward, Method, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -10,26 +10,10 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-impl TlsMode {
-    /// As the file spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TlsMode::Permissive => "permissive",
-            TlsMode::Strict => "strict",
-            TlsMode::Disable => "disable",
-        }
-    }
-}
-
 impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
         let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
-        let files = self.tls.files.as_ref().map(
-            |files| json!({"certificate": files.certificate, "key": files.key, "trust_bundle": files.trust_bundle}),
-        );
-        let ports = self.tls.ports.iter().map(|(port, mode)| (port.to_string(), Value::from(mode.name())));
-        let ports: serde_json::Map<String, Value> = ports.collect();
         let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
@@ -39,7 +23,7 @@ impl Config {
                 "inbound": self.interception.inbound,
                 "detect_timeout_seconds": seconds(self.interception.detect_timeout),
             },
-            "tls": {"mode": self.tls.mode.name(), "ports": ports, "trust_domain": self.tls.trust_domain, "files": files},
+            "tls": self.tls.dump(),
             "auth": {"methods": methods},
             "policy": self.policy.as_ref().map(|policy| json!({
                 "folder": policy.folder,

@@ -103,7 +103,7 @@ fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Result<T, String> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawInterception {
+pub(super) struct RawInterception {
     #[serde(default)]
     inbound: bool,
     detect_timeout: Option<Quantity>,
@@ -111,7 +111,7 @@ pub struct RawInterception {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawForward {
+pub(super) struct RawForward {
     to: String,
     protocol: Option<String>,
     concurrency: Option<usize>,
@@ -123,7 +123,7 @@ pub struct RawForward {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawPolicy {
+pub(super) struct RawPolicy {
     folder: PathBuf,
     namespace: Option<String>,
     #[serde(default)]
@@ -134,7 +134,7 @@ pub struct RawPolicy {
 }
 
 impl RawInterception {
-    pub fn validate(self, p: &mut Problems) -> Interception {
+    pub(super) fn validate(self, p: &mut Problems) -> Interception {
         let path = "interception.detect_timeout";
         // As long as a caller on a slow link may take to say its first word, as short as a database client waits.
         let detect_timeout = p.duration(path, &self.detect_timeout, Duration::from_secs(1));
@@ -143,7 +143,7 @@ impl RawInterception {
 }
 
 impl RawForward {
-    pub fn validate(self, base: &Path, p: &mut Problems) -> Forward {
+    pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Forward {
         let seconds = Duration::from_secs;
         let to = destination(&self.to, base).unwrap_or_else(|words| {
             p.add("forward.to", words);
@@ -195,7 +195,7 @@ fn destination(text: &str, base: &Path) -> Result<Destination, String> {
 }
 
 impl RawPolicy {
-    pub fn validate(self, base: &Path, p: &mut Problems) -> Policy {
+    pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Policy {
         let mut labels = self.labels;
         if let Some(file) = self.labels_file {
             let file = base.join(file);
@@ -220,14 +220,14 @@ fn downward_labels(text: &str) -> BTreeMap<String, String> {
 }
 
 /// By default what a caller says of itself is worth nothing, and what we saw is told.
-pub fn xfcc(text: Option<&str>, p: &mut Problems) -> Xfcc {
+pub(super) fn xfcc(text: Option<&str>, p: &mut Problems) -> Xfcc {
     named(XFCC, text.unwrap_or("sanitize_set")).unwrap_or_else(|words| {
         p.add("xfcc", words);
         Xfcc::Sanitize
     })
 }
 
-pub fn mode(path: &str, text: &str, p: &mut Problems) -> TlsMode {
+pub(super) fn mode(path: &str, text: &str, p: &mut Problems) -> TlsMode {
     const MODES: &[(&str, TlsMode)] =
         &[("permissive", TlsMode::Permissive), ("strict", TlsMode::Strict), ("disable", TlsMode::Disable)];
     named(MODES, text).unwrap_or_else(|words| {

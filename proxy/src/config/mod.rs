@@ -7,9 +7,11 @@ mod dump;
 pub mod inbound;
 pub mod quantity;
 mod raw;
+mod tls;
+
+pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,38 +41,6 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
-    /// For ports that `ports` does not name, unless a PeerAuthentication says otherwise.
-    pub mode: TlsMode,
-    /// By the port the caller meant.
-    pub ports: BTreeMap<u16, TlsMode>,
-    /// Client certificates must carry a SPIFFE id of this trust domain. Empty with [`TlsMode::Disable`].
-    pub trust_domain: String,
-    /// Present unless the mode is [`TlsMode::Disable`].
-    pub files: Option<TlsFiles>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Plaintext, TLS without and TLS with a client certificate, all on one port.
-    Permissive,
-    /// TLS with a client certificate of the trust domain, and nothing else.
-    Strict,
-    /// Plaintext only.
-    Disable,
-}
-
-/// PEM files.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsFiles {
-    /// The server's chain, leaf first.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// The CAs that client certificates must chain to.
-    pub trust_bundle: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -162,13 +132,6 @@ pub enum Error {
     /// All of them at once, each with its path in the file.
     #[error("the configuration {path} contradicts itself:\n  {}", problems.join("\n  "))]
     Contradictions { path: PathBuf, problems: Vec<String> },
-}
-
-impl Tls {
-    /// Whether any port may speak TLS.
-    pub fn any(&self) -> bool {
-        self.mode != TlsMode::Disable || self.ports.values().any(|mode| *mode != TlsMode::Disable)
-    }
 }
 
 impl Config {

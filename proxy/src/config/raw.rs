@@ -4,11 +4,9 @@
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::quantity::Quantity;
-use super::{
-    Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Tls, TlsFiles, TlsMode, Worker,
-};
+use super::tls::RawTls;
+use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,18 +34,6 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    mode: String,
-    #[serde(default)]
-    ports: BTreeMap<u16, String>,
-    trust_domain: Option<String>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    trust_bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,14 +105,14 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-pub struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    pub fn add(&mut self, path: &str, words: impl std::fmt::Display) {
+    pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
         self.0.push(format!("{path}: {words}"));
     }
 
-    pub fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+    pub(super) fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
         let Some(given) = given else { return default };
         match given.duration() {
             Ok(duration) if duration.is_zero() => self.add(path, "must be more than nothing"),
@@ -136,7 +122,12 @@ impl Problems {
         default
     }
 
-    pub fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+    pub(super) fn optional(
+        &mut self,
+        path: &str,
+        given: &Option<Quantity>,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
         let Some(given) = given else { return default };
         match given.duration_or_never() {
             Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
@@ -223,36 +214,6 @@ fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p
             p.add("worker", "exactly one of `worker` and `forward` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
         }
-    }
-}
-
-impl RawTls {
-    fn validate(self, base: &Path, p: &mut Problems) -> Tls {
-        let mode = inbound::mode("tls.mode", &self.mode, p);
-        let ports = self.ports.iter().map(|(port, text)| (*port, inbound::mode(&format!("tls.ports.{port}"), text, p)));
-        let ports: BTreeMap<u16, TlsMode> = ports.collect();
-        let trust_domain = self.trust_domain.unwrap_or_default();
-        if mode == TlsMode::Disable && ports.values().all(|mode| *mode == TlsMode::Disable) {
-            return Tls { mode, ports, trust_domain, files: None };
-        }
-        // SPIFFE-ID §2.1: a trust domain is lower-case letters, digits, dots, dashes and underscores.
-        let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
-        if trust_domain.is_empty() {
-            p.add("tls.trust_domain", "is needed, for example `outrider.local`");
-        } else if !trust_domain.bytes().all(sane) {
-            p.add("tls.trust_domain", format!("`{trust_domain}` is no SPIFFE trust domain (a-z 0-9 . - _)"));
-        }
-        let mut file = |path: &str, given: Option<PathBuf>| match given {
-            Some(given) => base.join(given),
-            None => {
-                p.add(path, "is needed unless tls.mode is `disable`");
-                PathBuf::new()
-            }
-        };
-        let certificate = file("tls.certificate", self.certificate);
-        let key = file("tls.key", self.key);
-        let trust_bundle = file("tls.trust_bundle", self.trust_bundle);
-        Tls { mode, ports, trust_domain, files: Some(TlsFiles { certificate, key, trust_bundle }) }
     }
 }
 

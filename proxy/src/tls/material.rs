@@ -95,6 +95,13 @@ impl Material {
         self.trust.verify_chain(shown, &self.trust_domain, Role::Client, now).map_err(|refused| refused.0)
     }
 
+    /// Whether it says and believes the same, so that nothing would change.
+    pub fn same_as(&self, other: &Material) -> bool {
+        self.certified.cert == other.certified.cert
+            && self.trust_domain == other.trust_domain
+            && self.trust.same_as(&other.trust)
+    }
+
     pub fn not_before_unix(&self) -> i64 {
         self.not_before_unix
     }

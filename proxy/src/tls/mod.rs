@@ -9,11 +9,15 @@ pub mod identity;
 pub mod live;
 pub mod material;
 pub mod originate;
+pub mod pem;
 pub mod refusal;
 pub mod revocation;
+pub mod rotate;
 pub mod sources;
+pub mod subject;
 pub mod trust;
 pub mod verify;
+pub mod xfcc;
 
 pub use alpn::Alpn;
 pub use identity::{Peer, SpiffeId, peer_of};

@@ -3,6 +3,7 @@
 //! Pure. Never believes a list because of its issuer's name alone: the signature must be of the key that issued the
 //! certificate asked about.
 
+use super::material::MaterialError;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use std::sync::Mutex;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
@@ -39,6 +40,17 @@ impl Crl {
         let next_update = dated.next_update().ok_or("it has no nextUpdate")?;
         let next_update_unix = next_update.timestamp();
         Ok(Crl { der: der.to_vec(), list: list.into(), next_update_unix, verdicts: Mutex::default() })
+    }
+
+    /// All of them, or what is wrong with the first bad one.
+    pub fn parse_all(ders: &[impl AsRef<[u8]>]) -> Result<Vec<Crl>, MaterialError> {
+        let parse =
+            |index: usize| Crl::parse(ders[index].as_ref()).map_err(|reason| MaterialError::BadCrl { index, reason });
+        (0..ders.len()).map(parse).collect()
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     pub fn next_update_unix(&self) -> i64 {

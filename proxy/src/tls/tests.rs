@@ -188,7 +188,8 @@ fn which_parts_make_no_identity() {
     let bundle = |roots: &[CertificateDer<'_>]| Trust::new().with_bundle(TRUST_DOMAIN, roots).unwrap_err();
     assert!(matches!(bundle(&[junk]), MaterialError::BadRoot { .. }));
     assert!(matches!(bundle(&[]), MaterialError::NoRoot));
-    assert!(matches!(Trust::new().with_crls(&[b"junk"], false).unwrap_err(), MaterialError::BadCrl { .. }));
+    let list = revocation::Crl::parse_all(&[b"junk"]).map(|_| ()).unwrap_err();
+    assert!(matches!(list, MaterialError::BadCrl { index: 0, .. }));
     let material = ours.material();
     assert_eq!(material.spiffe().unwrap().service_account(), Some("outrider"));
     assert!(material.not_after_unix() > i64::try_from(now()).unwrap());
@@ -211,6 +212,7 @@ async fn are_changed_files_taken_whole_and_bad_ones_not() {
         key: at("key"),
         trust_bundle: at("bundle"),
         trust_domain: TRUST_DOMAIN.into(),
+        trust: Default::default(),
     };
     let hot = held(files.load().unwrap());
     let watch = tokio::spawn(files.clone().watch(hot.clone(), std::time::Duration::from_millis(5)));

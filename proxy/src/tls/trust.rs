@@ -50,17 +50,17 @@ impl Trust {
         Ok(self)
     }
 
-    /// Believes these lists (DER), each only in what is said of certificates of the very key that signed it.
+    /// Believes these lists, each only in what is said of certificates of the very key that signed it.
     ///
     /// With `required`, a certificate whose issuer has no list here is refused.
-    pub fn with_crls(mut self, crls: &[impl AsRef<[u8]>], required: bool) -> Result<Trust, MaterialError> {
-        let parsed = crls
-            .iter()
-            .enumerate()
-            .map(|(index, der)| Crl::parse(der.as_ref()).map_err(|reason| MaterialError::BadCrl { index, reason }));
-        self.crls = parsed.collect::<Result<_, _>>()?;
-        self.crl_required = required;
-        Ok(self)
+    pub fn with_crls(mut self, crls: Vec<Crl>, required: bool) -> Trust {
+        (self.crls, self.crl_required) = (crls, required);
+        self
+    }
+
+    pub fn same_as(&self, other: &Trust) -> bool {
+        let lists = |trust: &Trust| trust.crls.iter().map(|crl| crl.der().to_vec()).collect::<Vec<_>>();
+        self.bundles == other.bundles && self.crl_required == other.crl_required && lists(self) == lists(other)
     }
 
     pub fn has_bundle(&self, trust_domain: &str) -> bool {
