@@ -18,6 +18,7 @@ pub mod downstream;
 pub mod error;
 pub mod exchange;
 pub mod files;
+pub mod kube;
 pub mod message;
 pub mod metrics;
 pub mod record;
