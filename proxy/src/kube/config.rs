@@ -2,7 +2,7 @@
 
 use super::options::{Behind, Identity, Options, Tls};
 use super::parts::{
-    ADMIN_PORT, INBOUND_PORT, LISTEN_PORT, POLICIES, SPIRE_SOCKET, TLS, TOKEN, TOKEN_ROOT, WORKER_SOCKET,
+    ADMIN_PORT, INBOUND_PORT, LABELS, LISTEN_PORT, POLICIES, SPIRE_SOCKET, TLS, TOKEN, TOKEN_ROOT, WORKER_SOCKET,
 };
 use super::yaml;
 use serde_json::{Map, Value as Json, json};
@@ -29,10 +29,8 @@ pub fn render(options: &Options, pod: &Value, probes: Vec<Value>) -> Result<Stri
         None => {}
     }
     if options.policies.is_some() {
-        let labels = pod.get("metadata").and_then(|metadata| metadata.get("labels")).cloned().unwrap_or_default();
-        let labels = serde_json::to_value(labels).map_err(|error| format!("the labels are not plain: {error}"))?;
-        let labels = if labels.is_null() { json!({}) } else { labels };
-        let policy = json!({"folder": POLICIES, "namespace": options.namespace, "labels": labels});
+        // From the downward API: labels that a controller puts on the pod later count, too.
+        let policy = json!({"folder": POLICIES, "namespace": options.namespace, "labels_file": LABELS});
         config.insert("policy".into(), policy);
     }
     if options.redirect.as_ref().is_some_and(|redirect| redirect.outbound) {

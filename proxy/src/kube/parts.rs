@@ -18,6 +18,7 @@ pub const ADMIN_PORT: u16 = 15020;
 pub const USER: u32 = 1337;
 
 const CONFIG: &str = "/etc/outrider/pod";
+pub const LABELS: &str = "/etc/outrider/pod/labels";
 pub const TLS: &str = "/etc/outrider/tls";
 pub const POLICIES: &str = "/etc/outrider/policies";
 pub const WORKER_FOLDER: &str = "/run/outrider";

@@ -1,0 +1,1 @@
+//! Generated policies and requests against an evaluator too slow and too plain to be wrong.
