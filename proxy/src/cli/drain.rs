@@ -57,9 +57,13 @@ mod tests {
         let admin = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
             let (mut tcp, _) = listener.accept().unwrap();
-            let mut head = [0; 18];
-            tcp.read_exact(&mut head).unwrap();
-            assert_eq!(&head, b"POST /drain HTTP/1");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                tcp.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            assert!(head.starts_with(b"POST /drain HTTP/1.1\r\n"));
             tcp.write_all(answer.as_bytes()).unwrap();
         });
         let outcome = run(Args { admin, after: None }).map_err(|error| error.to_string());

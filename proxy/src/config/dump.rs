@@ -56,6 +56,7 @@ impl Config {
                 "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "probes": self.probes.dump(),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
@@ -34,6 +35,8 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
+    #[serde(default)]
+    probes: RawProbes,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,6 +188,7 @@ impl Raw {
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            probes: self.probes.validate(p),
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");

@@ -165,6 +165,34 @@ fn who_may_call_when_nothing_is_said() {
     assert_eq!(config["queue"]["requests_max"], 3);
 }
 
+/// What the injector writes is what the sidecar reads; the one file that only a pod has aside.
+#[test]
+fn is_the_configuration_one() {
+    use crate::config::Config;
+    let base = serde_yaml_ng::from_str("queue: {requests_max: 3}\nlimits: {body_bytes_max: 1MiB}").unwrap();
+    let all = [
+        options(worker()),
+        Options { identity: Identity::Spire, base: Some(base), ..options(worker()) },
+        Options { identity: Identity::Secret("x".into()), ..options(local()) },
+        Options { identity: Identity::SelfSigned, listen_host: "[::]".into(), ..options(local()) },
+        Options { redirect: Some(Redirect::default()), ..options(local()) },
+        Options { policies: None, redirect: Some(Redirect::default()), ..mesh() },
+        Options { redirect: Some(Redirect::default()), ..mesh() },
+    ];
+    let spec = "containers: [{name: app, livenessProbe: {grpc: {port: 1}}, startupProbe: {httpGet: {port: 2}}}]";
+    for options in all {
+        let text = yaml::write(&config_of(&pod(spec, ""), &options));
+        let labels = text.contains("labels_file");
+        match Config::parse(&text, std::path::Path::new("/"), std::path::Path::new("proxy.yaml")) {
+            Ok(config) => assert_eq!(config.probes.apps.len(), 2),
+            Err(error) => {
+                let words = error.to_string();
+                assert!(labels && words.contains("labels_file") && words.lines().count() == 2, "{words}\n{text}");
+            }
+        }
+    }
+}
+
 fn containers() -> impl Strategy<Value = Vec<Value>> {
     let action = prop_oneof![
         Just("httpGet: {path: /h, port: 80}"),
