@@ -19,6 +19,7 @@ pub mod error;
 pub mod exchange;
 pub mod files;
 pub mod forward;
+pub mod kube;
 pub mod message;
 pub mod metrics;
 pub mod net;

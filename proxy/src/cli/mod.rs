@@ -2,6 +2,8 @@
 
 pub mod certs;
 pub mod check;
+pub mod drain;
+pub mod inject;
 mod model;
 pub mod proxy;
 pub mod redirect;

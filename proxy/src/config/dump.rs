@@ -59,6 +59,7 @@ impl Config {
             },
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "probes": self.probes.dump(),
         })
     }
 }

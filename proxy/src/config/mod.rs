@@ -5,10 +5,12 @@
 
 mod dump;
 pub mod inbound;
+mod probes;
 pub mod quantity;
 mod raw;
 mod tls;
 
+pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
@@ -34,6 +36,7 @@ pub struct Config {
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,
+    pub probes: Probes,
 }
 
 /// Who answers.

@@ -3,6 +3,7 @@
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
@@ -35,6 +36,8 @@ pub struct Raw {
     #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
+    #[serde(default)]
+    probes: RawProbes,
 }
 
 #[derive(Debug, Deserialize)]
@@ -187,6 +190,7 @@ impl Raw {
             limits: self.limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            probes: self.probes.validate(p),
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
