@@ -23,6 +23,7 @@ pub mod kube;
 pub mod message;
 pub mod metrics;
 pub mod net;
+pub mod outbound;
 pub mod policy;
 pub mod record;
 pub mod redirect;

@@ -60,6 +60,7 @@ impl Config {
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
             "probes": self.probes.dump(),
+            "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
         })
     }
 }

@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod inbound;
+pub mod outbound;
 mod probes;
 pub mod quantity;
 mod raw;
@@ -37,6 +38,8 @@ pub struct Config {
     /// One line on stderr for each request.
     pub access_log: bool,
     pub probes: Probes,
+    /// `None`: this sidecar only lets in.
+    pub outbound: Option<outbound::Outbound>,
 }
 
 /// Who answers.
