@@ -11,12 +11,15 @@ mod way_out;
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
+use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
+use crate::policy::watch::WATCH_PERIOD;
+use crate::policy::{Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
@@ -55,6 +58,8 @@ pub enum Error {
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
+    #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Policy(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -68,7 +73,8 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
+    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
+    let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
         Behind::Worker(worker) => {
             let target: Arc<dyn Target> = match &worker.command {
@@ -108,6 +114,7 @@ pub struct Server {
     /// With the source that keeps it fresh, until that runs.
     identity: Option<Arc<Identity>>,
     source: Option<Box<dyn Source>>,
+    policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
     way_out: Option<WayOut>,
@@ -123,10 +130,13 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let policed = policies(&config)?;
+        let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let acceptor = Arc::new(Acceptor::new(Entrance {
-            modes: Modes { tls: config.tls.clone() },
+            modes: Modes { tls: config.tls.clone(), policies: policies.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
+            xfcc: config.xfcc,
             limits: config.limits.clone(),
             journal: journal.clone(),
         }));
@@ -136,15 +146,17 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            policies,
             admission: Admission::new(admission_limits(&config)),
             answers: parts.answers,
+            xfcc: config.xfcc,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
             cut: to_cut,
         });
         let target = parts.target;
-        Ok(Server { config, exchange, target, acceptor, identity, source, listener, admin, way_out, cut })
+        Ok(Server { config, exchange, target, acceptor, identity, source, policed, listener, admin, way_out, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -201,6 +213,7 @@ impl Server {
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
+            self.exchange.journal.lines.flush();
             Ok(())
         })
     }
@@ -213,6 +226,10 @@ impl Server {
         tokio::spawn(admin::serve(admin, Arc::new(office)));
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
+        }
+        if let Some((policies, keys)) = &self.policed {
+            tokio::spawn(policies.clone().watch(WATCH_PERIOD));
+            tokio::spawn(keys.clone().run());
         }
         if let Some(way_out) = &self.way_out {
             way_out.staff();
@@ -336,6 +353,24 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// A folder of policies, and the keys of the issuers they name.
+type Policed = (Arc<Watched>, Arc<RemoteKeys>);
+
+/// The folder of policies, if there is one.
+fn policies(config: &Config) -> Result<Option<Policed>, Error> {
+    let Some(policy) = &config.policy else { return Ok(None) };
+    let workload = Workload {
+        namespace: policy.namespace.clone(),
+        labels: policy.labels.clone(),
+        root_namespace: policy.root_namespace.clone(),
+        trust_domain: config.tls.trust_domain.clone(),
+        trust_domain_aliases: policy.trust_domain_aliases.clone(),
+    };
+    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
+    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    Ok(Some((Arc::new(watched), keys)))
 }
 
 #[cfg(test)]

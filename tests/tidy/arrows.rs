@@ -115,3 +115,11 @@ fn do_pure_rooms_take_time_and_chance_as_arguments() {
         never(folder, &sources, SHELLS, "time, chance and the environment belong to the shells");
     }
 }
+
+#[test]
+fn is_what_decides_about_trust_pure() {
+    let clocks = ["Instant::now", "SystemTime::now", "unix_now", "tokio::time"];
+    for file in ["identity", "live", "material", "refusal", "revocation", "rotate", "trust"] {
+        never(&format!("proxy/src/tls/{file}.rs"), &clocks, &[], "trust takes time as an argument");
+    }
+}

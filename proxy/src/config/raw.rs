@@ -4,6 +4,7 @@
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::outbound::{Origination, RawOutbound};
+use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
@@ -35,6 +36,9 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
+    access_log: Option<bool>,
+    #[serde(default)]
+    probes: RawProbes,
     outbound: Option<RawOutbound>,
 }
 
@@ -186,7 +190,9 @@ impl Raw {
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            probes: self.probes.validate(p),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {

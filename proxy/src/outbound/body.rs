@@ -108,7 +108,8 @@ impl Source {
     pub fn of(bytes: Bytes) -> Source {
         let (declared, count) = (Some(bytes.len() as u64), bytes.len());
         let kept = if bytes.is_empty() { Vec::new() } else { vec![Piece::Data(bytes)] };
-        let state = State { incoming: None, kept, bytes: count, bound: count, overflowed: false, broken: false, turn: 0 };
+        let state =
+            State { incoming: None, kept, bytes: count, bound: count, overflowed: false, broken: false, turn: 0 };
         Source(Arc::new(Shared { state: Mutex::new(state), moved: AtomicU64::new(0), declared }))
     }
 

@@ -3,8 +3,8 @@
 //!
 //! Never holds a header's value or a byte of a body.
 
+use crate::record::json::Object;
 use crate::record::{Journal, rfc3339, status_text, unix_now};
-use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,38 +68,44 @@ impl Record {
     }
 }
 
+impl Record {
+    fn line(&self, took: Duration) -> String {
+        let mut line = Object::open();
+        line.text("time", rfc3339(self.began_unix).as_deref());
+        line.text("kind", Some("outbound"));
+        line.text("request_id", self.request_id.as_deref());
+        line.text("address", Some(&self.caller.to_string()));
+        line.text("protocol", Some(self.protocol));
+        line.text("method", Some(&self.method));
+        line.text("host", Some(&self.host));
+        // What comes behind the question mark may be a secret.
+        line.text("path", self.path.split('?').next());
+        line.text("cluster", Some(&self.cluster));
+        line.text("endpoint", self.endpoint.map(|endpoint| endpoint.to_string()).as_deref());
+        line.boolean("tls", self.tls);
+        line.number("status", self.status);
+        if let Some(status) = self.grpc_status {
+            line.number("grpc_status", status);
+        }
+        line.text("label", Some(self.label));
+        line.text("reason", self.reason.as_deref());
+        line.number("request_bytes", self.request_bytes);
+        line.number("response_bytes", self.response_bytes);
+        line.seconds("first_byte_seconds", self.first_byte);
+        line.seconds("seconds", Some(took));
+        line.number("tries", self.tries);
+        line.close()
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         let m = &self.journal.metrics;
         m.outbound.requests.with_label_values(&[&self.cluster, status_text(self.status), self.label]).inc();
         m.outbound.request_seconds.with_label_values(&[&self.cluster]).observe(took.as_secs_f64());
-        let mut line = json!({
-            "time": rfc3339(self.began_unix),
-            "kind": "outbound",
-            "request_id": self.request_id,
-            "address": self.caller.to_string(),
-            "protocol": self.protocol,
-            "method": self.method,
-            "host": self.host,
-            // What comes behind the question mark may be a secret.
-            "path": self.path.split('?').next(),
-            "cluster": self.cluster,
-            "endpoint": self.endpoint.map(|endpoint| endpoint.to_string()),
-            "tls": self.tls,
-            "status": self.status,
-            "grpc_status": self.grpc_status,
-            "label": self.label,
-            "reason": self.reason,
-            "request_bytes": self.request_bytes,
-            "response_bytes": self.response_bytes,
-            "first_byte_seconds": self.first_byte.map(|first| first.as_micros() as f64 / 1e6),
-            "seconds": took.as_micros() as f64 / 1e6,
-            "tries": self.tries,
-        });
-        if let Some(fields) = line.as_object_mut() {
-            fields.retain(|_, value| !value.is_null());
+        if self.journal.lines.wanted() {
+            self.journal.lines.write(self.line(took));
         }
-        self.journal.write(line.to_string());
     }
 }

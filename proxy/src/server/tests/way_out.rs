@@ -68,7 +68,10 @@ fn may_the_application_call_out_while_its_callers_are_drained() {
     let line = sidecar.line(|line| line["kind"] == "outbound" && line["cluster"] == "c");
     assert_eq!((line["status"].as_u64(), line["label"].as_str()), (Some(200), Some("ok")));
     let exposition = sidecar.exchange.journal.metrics.expose(&Default::default());
-    assert!(exposition.contains("outrider_outbound_requests_total{cluster=\"c\",code=\"200\",label=\"ok\"} 3"), "{exposition}");
+    assert!(
+        exposition.contains("outrider_outbound_requests_total{cluster=\"c\",code=\"200\",label=\"ok\"} 3"),
+        "{exposition}"
+    );
     assert!(exposition.contains("outrider_outbound_endpoints{cluster=\"c\",state=\"usable\"} 1"), "{exposition}");
 }
 
@@ -87,9 +90,7 @@ fn does_a_second_word_end_the_way_out_too() {
 #[test]
 fn is_a_cluster_that_cannot_be_told_at_the_start() {
     let text = "  - {name: d, endpoints: [], tls: {mode: simple, sni: d, roots: nowhere.pem}}\n";
-    let yaml = format!(
-        "{PLAIN}outbound:\n  listen: 127.0.0.1:0\n  clusters:\n{text}"
-    );
+    let yaml = format!("{PLAIN}outbound:\n  listen: 127.0.0.1:0\n  clusters:\n{text}");
     let config = Config::parse(&yaml, Path::new("/nowhere"), Path::new("test.yaml")).unwrap();
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Kept(Mutex::default()) };
     let answers = Answers::Worker(Arc::new(Fake::new(Vec::new())));
