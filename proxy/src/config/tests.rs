@@ -95,6 +95,28 @@ fn who_answers() {
 }
 
 #[test]
+fn is_the_example_of_a_way_out_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("# outbound:").unwrap();
+    let section: String = text[at..].lines().map(|line| line.strip_prefix("# ").unwrap().to_owned() + "\n").collect();
+    let section = section.replace("canary, percent", "models, percent");
+    let config = parse(&format!("{SMALL}\n{section}")).unwrap();
+    let plain = "routes: [{cluster: models}], clusters: [{name: models, endpoints: []}]";
+    let plain = parse(&format!("{SMALL}\noutbound: {{{plain}}}")).unwrap().outbound.unwrap();
+    let mut shown = config.outbound.unwrap();
+    assert_eq!(
+        (&shown.clusters[0].limits, &shown.clusters[0].outlier),
+        (&plain.clusters[0].limits, &plain.clusters[0].outlier)
+    );
+    assert_eq!(shown.routes[0].retries, plain.routes[0].retries);
+    // What is left are the examples; every other value is the default.
+    (shown.routes, shown.clusters, shown.zone) = (plain.routes.clone(), plain.clusters.clone(), None);
+    shown.failover.clear();
+    assert_eq!(shown, plain);
+}
+
+#[test]
 fn what_is_said_of_a_way_out() {
     let with = |text: &str| parse(&format!("{SMALL}\noutbound:\n{text}"));
     let config = with(

@@ -80,6 +80,32 @@ async fn is_a_request_that_may_have_been_worked_on_left_alone() {
     assert_eq!(count.load(SeqCst), 4, "a GET is");
 }
 
+#[tokio::test]
+async fn does_nobody_notice_that_a_server_hangs_up_between_requests() {
+    // One answer for each connection, and no word that it was the last.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if tcp.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {
+                    let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+            });
+        }
+    });
+    let way = Way::to(&[address], "retries: {attempts: 0}", "outlier: {consecutive_local_origin: 1}").await;
+    let mut sender = way.h1().await;
+    for _ in 0..50 {
+        sender.ready().await.unwrap();
+        let request = Request::get("/").header("host", "m").body(full("")).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        read(response.into_body()).await.unwrap();
+    }
+}
+
 /// Answers its head at once or never, its body never.
 async fn slow(head: bool) -> Server {
     Server::start(move |_| async move {
