@@ -70,7 +70,7 @@ pub fn is_idempotent(method: &http::Method) -> bool {
 /// that those who failed together do not come back together.
 pub fn backoff_millis(nth: u32, chance: u64) -> u64 {
     let most = (25u64 << nth.min(4)).min(250);
-    (u128::from(chance) * u128::from(most + 1) >> 64) as u64
+    ((u128::from(chance) * u128::from(most + 1)) >> 64) as u64
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn path_within(path: &str, prefix: &str) -> bool {
 /// One of the route's clusters, by weight.
 pub fn choose(route: &Route, chance: u64) -> usize {
     let sum: u64 = route.targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    let mut ticket = (u128::from(chance) * u128::from(sum) >> 64) as u64;
+    let mut ticket = ((u128::from(chance) * u128::from(sum)) >> 64) as u64;
     for (cluster, weight) in &route.targets {
         match ticket.checked_sub(u64::from(*weight)) {
             Some(left) => ticket = left,

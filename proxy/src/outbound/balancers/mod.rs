@@ -61,7 +61,7 @@ impl Ask<'_> {
 
     /// A number below `bound`, which is above 0.
     fn below(&mut self, bound: u64) -> u64 {
-        (u128::from((self.chance)()) * u128::from(bound) >> 64) as u64
+        ((u128::from((self.chance)()) * u128::from(bound)) >> 64) as u64
     }
 }
 

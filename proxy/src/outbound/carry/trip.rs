@@ -179,7 +179,8 @@ impl Trip<'_> {
             }
             Err(Ended::Overflow(limit)) => Err(Refusal::Overflow { cluster: name(), limit }),
             Err(Ended::Failed(met, refusal, reused)) => {
-                if !(reused && met == Met::Unsent) && !self.source.broken() {
+                let innocent = (reused && met == Met::Unsent) || self.source.broken();
+                if !innocent {
                     self.seat.judge(self.cluster, &endpoint, Outcome::Failed);
                 }
                 record.reason = Some(refusal.to_string());
