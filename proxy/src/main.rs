@@ -24,6 +24,8 @@ enum Command {
     Inject(Box<cli::inject::Args>),
     /// Run the sidecar by a configuration file.
     Proxy(cli::proxy::Args),
+    /// Send a pod's connections through the sidecar: iptables or nft rules, once.
+    Redirect(cli::redirect::Args),
     /// Make credentials of the development issuer.
     Token(cli::token::Args),
     /// Serve a model on this machine: makes all that is needed, starts the worker, is the sidecar.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Drain(args) => cli::drain::run(args),
         Command::Inject(args) => cli::inject::run(*args),
         Command::Proxy(args) => cli::proxy::run(args),
+        Command::Redirect(args) => cli::redirect::run(args),
         Command::Token(args) => cli::token::run(args),
         Command::Up(args) => cli::up::run(args),
     };

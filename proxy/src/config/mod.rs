@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod inbound;
+pub mod outbound;
 mod probes;
 pub mod quantity;
 mod raw;
@@ -34,7 +35,11 @@ pub struct Config {
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
+    /// One line on stderr for each request.
+    pub access_log: bool,
     pub probes: Probes,
+    /// `None`: this sidecar only lets in.
+    pub outbound: Option<outbound::Outbound>,
 }
 
 /// Who answers.
