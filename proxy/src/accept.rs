@@ -6,6 +6,7 @@
 
 mod connection;
 mod facts;
+mod handshakes;
 mod modes;
 mod opening;
 mod passthrough;
@@ -20,6 +21,7 @@ use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
 use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use handshakes::Handshakes;
 use opening::Opening;
 use pingora_core::apps::ServerApp;
 use std::net::SocketAddr;
@@ -39,17 +41,17 @@ const CUT_LINGER: Duration = Duration::from_millis(300);
 pub struct Acceptor {
     modes: Modes,
     /// `None` where no port ever speaks TLS.
-    tls: Option<Handshakes>,
+    tls: Option<Tls>,
     interception: Interception,
     xfcc: Xfcc,
     limits: Limits,
     journal: Arc<Journal>,
-    places: Semaphore,
+    handshakes: Handshakes,
     connections: Arc<Semaphore>,
 }
 
 /// The same identity, towards callers who must and who may show a certificate.
-struct Handshakes {
+struct Tls {
     identity: Arc<Identity>,
     strict: TlsAcceptor,
     permissive: TlsAcceptor,
@@ -77,15 +79,15 @@ pub struct Entrance {
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
         let Entrance { modes, identity, interception, xfcc, limits, journal } = entrance;
-        let handshakes = |identity: Arc<Identity>| Handshakes {
+        let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
             identity,
         };
-        let places = Semaphore::new(limits.handshakes_max);
+        let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
-        let tls = identity.map(handshakes);
-        Acceptor { modes, tls, interception, xfcc, limits, journal, places, connections }
+        let tls = identity.map(tls);
+        Acceptor { modes, tls, interception, xfcc, limits, journal, handshakes, connections }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -183,8 +185,11 @@ impl Acceptor {
         tcp: TcpStream,
         (address, target): (SocketAddr, Target),
     ) -> Result<Opened, Reason> {
-        let turn = self.places.acquire().await.expect("never closed");
-        let mut stream = tls.accept(tcp).await.map_err(|error| handshake_reason(&error))?;
+        let turn = self.handshakes.enter(Instant::now());
+        let mut stream = tokio::select! {
+            shaken = tls.accept(tcp) => shaken.map_err(|error| handshake_reason(&error))?,
+            () = turn.pushed_out() => return Err("too_slow"),
+        };
         drop(turn);
         let name = stream.get_ref().1.alpn_protocol();
         let (opening, looked_at) = match Alpn::of(name) {
@@ -272,7 +277,7 @@ impl Acceptor {
         let facts = connection.facts();
         let address = facts.peer.address;
         if let Some(policies) = &self.modes.policies {
-            let decision = policies.current().evaluate_connection(&facts.attributes());
+            let decision = policies.current().policies.evaluate_connection(&facts.attributes());
             if let Some(reason) = decision.verdict.denied() {
                 tracing::info!(%address, policy = reason, "a connection was denied");
                 return self.failed(address, "denied");

@@ -5,6 +5,7 @@
 
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit};
+use crate::auth::request::{self, Authenticated};
 use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
@@ -14,7 +15,7 @@ use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
 use crate::tls::xfcc;
-use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{ErrorSource, ErrorType};
@@ -284,6 +285,21 @@ pub fn edits(busy: &Busy, head: &Head, setting: Xfcc) -> Vec<Edit> {
         set("x-forwarded-for", &through),
         set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
     ]
+}
+
+/// The same edits that were done to `head`, for the request that is sent on.
+pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
+    let same = |edit| match edit {
+        request::Edit::Strip(name) => Some(Edit::Remove(name)),
+        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
+        request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
+            Some(kept) => Edit::Set(COOKIE, kept.clone()),
+            None => Edit::Remove(COOKIE),
+        }),
+        // The target is taken from the head.
+        request::Edit::StripParameter(_) => None,
+    };
+    token.edits().into_iter().filter_map(same).collect()
 }
 
 /// All lines of a header as one; `None` without any, or where one is no text.

@@ -3,7 +3,7 @@
 //!
 //! Never holds a credential, a prompt or an answer. Owns the clock and the ids of exchanges.
 
-mod json;
+pub mod json;
 mod lines;
 
 pub use lines::Lines;
@@ -208,7 +208,7 @@ impl Drop for Record {
 }
 
 /// A closed set for the metric: what is not in the table of verdicts is told by its class.
-fn status_text(status: u16) -> &'static str {
+pub(crate) fn status_text(status: u16) -> &'static str {
     const KNOWN: &[(u16, &str)] = &[
         (200, "200"),
         (204, "204"),
@@ -248,7 +248,7 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
     (sane && !zero(trace) && !zero(span)).then_some((trace, span))
 }
 
-fn rfc3339(unix: Duration) -> Option<String> {
+pub(crate) fn rfc3339(unix: Duration) -> Option<String> {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(unix.as_nanos() as i128).ok()?;
     let time = time.replace_microsecond(time.microsecond()).ok()?;
     time.format(&time::format_description::well_known::Rfc3339).ok()

@@ -39,6 +39,9 @@ pub struct Facts {
 }
 
 const BUSY: u64 = u64::MAX;
+/// A head on http/1, and what came with it: the parser below us would keep 1 MiB of each caller's. HTTP/2 has a limit of
+/// its own (SETTINGS_MAX_HEADER_LIST_SIZE).
+const HEAD_BYTES_MAX: u64 = 64 << 10;
 
 impl Facts {
     pub fn new(peer: Peer, h2: bool, target: Target) -> Facts {
@@ -102,6 +105,11 @@ impl Facts {
         } else if self.awaits_head_since.load(Ordering::Relaxed) != BUSY {
             self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
+    }
+
+    /// Whether more came than any head has.
+    pub fn head_is_too_large(&self) -> bool {
+        !self.h2 && self.head_bytes.load(Ordering::Relaxed) > HEAD_BYTES_MAX
     }
 
     /// Why we ended a connection that its caller had not: it broke the protocol, for whatever is right is answered.

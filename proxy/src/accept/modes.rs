@@ -12,7 +12,7 @@ pub struct Modes {
 impl Modes {
     /// For connections to `port`, as the caller means it. Policies may change it at any moment, for the next connection.
     pub fn of(&self, port: u16) -> TlsMode {
-        let said = self.policies.as_ref().and_then(|policies| policies.current().peer_mode(port));
+        let said = self.policies.as_ref().and_then(|policies| policies.current().policies.peer_mode(port));
         match said {
             Some(PeerMode::Strict) => TlsMode::Strict,
             Some(PeerMode::Permissive) => TlsMode::Permissive,

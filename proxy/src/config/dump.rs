@@ -31,6 +31,7 @@ impl Config {
                 "labels": policy.labels,
                 "root_namespace": policy.root_namespace,
                 "trust_domain_aliases": policy.trust_domain_aliases,
+                "jwks_authorities": policy.jwks_authorities,
             })),
             "xfcc": self.xfcc.name(),
             "worker": self.worker().map(worker),
@@ -58,6 +59,8 @@ impl Config {
             },
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "probes": self.probes.dump(),
+            "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
         })
     }
 }

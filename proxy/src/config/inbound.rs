@@ -60,6 +60,8 @@ pub struct Policy {
     pub root_namespace: String,
     /// Names the trust domain had before.
     pub trust_domain_aliases: Vec<String>,
+    /// Whom an issuer's key server must be certified by; the machine's own authorities unless told otherwise.
+    pub jwks_authorities: Option<PathBuf>,
 }
 
 /// What becomes of `x-forwarded-client-cert`, in Envoy's words.
@@ -135,6 +137,7 @@ pub(super) struct RawPolicy {
     root_namespace: Option<String>,
     #[serde(default)]
     trust_domain_aliases: Vec<String>,
+    jwks_authorities: Option<PathBuf>,
 }
 
 impl RawInterception {
@@ -214,6 +217,7 @@ impl RawPolicy {
             labels,
             root_namespace: self.root_namespace.unwrap_or_else(|| "istio-system".into()),
             trust_domain_aliases: self.trust_domain_aliases,
+            jwks_authorities: self.jwks_authorities.map(|path| base.join(path)),
         }
     }
 }

@@ -160,3 +160,38 @@ fn which_identities_contradict_themselves() {
         assert_eq!(problems[0].split(": ").next(), Some(path), "{tls}: {problems:?}");
     }
 }
+
+#[test]
+fn which_probes_can_be_configured() {
+    let probes = |section: &str| parse(&format!("{SMALL}\nprobes: {section}"));
+    let good = "{address: 127.0.0.1, apps: [
+      {container: a, probe: livez, http: {port: 80, scheme: HTTPS, headers: [{name: authorization, value: secret}]}, timeout: 5s},
+      {container: a, probe: readyz, tcp: {port: 81}}, {container: a, probe: startupz, grpc: {port: 82}}]}";
+    let config = probes(good).unwrap();
+    assert_eq!(config.probes.apps[0].timeout, Duration::from_secs(5));
+    assert!(matches!(&config.probes.apps[0].ask, ProbeAsk::Http(http) if http.path == "/" && http.https));
+    let dump = config.dump()["probes"].to_string();
+    assert!(dump.contains("authorization") && !dump.contains("secret"), "{dump}");
+    let cases = [
+        ("{address: here}", "probes.address"),
+        ("{apps: [{container: A, probe: livez, tcp: {port: 1}}]}", "probes.apps[0].container"),
+        ("{apps: [{container: a, probe: alive, tcp: {port: 1}}]}", "probes.apps[0].probe"),
+        ("{apps: [{container: a, probe: livez}]}", "probes.apps[0]"),
+        ("{apps: [{container: a, probe: livez, tcp: {port: 1}, grpc: {port: 1}}]}", "probes.apps[0]"),
+        ("{apps: [{container: a, probe: livez, http: {port: 1, scheme: ftp}}]}", "probes.apps[0].http.scheme"),
+        ("{apps: [{container: a, probe: livez, http: {port: 1, path: 'a b'}}]}", "probes.apps[0].http.path"),
+        (
+            "{apps: [{container: a, probe: livez, http: {port: 1, headers: [{name: 'a b'}]}}]}",
+            "probes.apps[0].http.headers[0]",
+        ),
+        (
+            "{apps: [{container: a, probe: livez, tcp: {port: 1}}, {container: a, probe: livez, tcp: {port: 2}}]}",
+            "probes.apps[1]",
+        ),
+    ];
+    for (section, path) in cases {
+        let Err(Error::Contradictions { problems, .. }) = probes(section) else { panic!("{section}: accepted") };
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("{path}: ")), "{problems:?}");
+    }
+}

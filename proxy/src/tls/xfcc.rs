@@ -383,6 +383,17 @@ mod tests {
         }
 
         #[test]
+        fn is_what_was_read_written_so_that_it_reads_the_same(
+            pairs in proptest::collection::vec(r#"(By|Hash|subject|uri|DNS|New)=("([a,;=]|\\.){0,4}"|[a=\\ ]{0,4})[,;]"#, 0..6),
+        ) {
+            if let Ok(elements) = parse(&pairs.concat()) {
+                let known: Vec<Element> = elements.into_iter().filter(|e| *e != Element::default()).collect();
+                let text: Vec<String> = known.iter().map(Element::to_string).collect();
+                prop_assert_eq!(parse(&text.join(",")), Ok(known));
+            }
+        }
+
+        #[test]
         fn do_strangers_bytes_never_panic(text in "\\PC{0,64}", subject in "\\PC{0,16}") {
             let _ = parse(&text);
             let element = Element { subject: Some(subject), ..Element::default() };
