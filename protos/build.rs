@@ -1,7 +1,12 @@
 //! Compiles the `.proto` files with protox, so that no `protoc` is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["outrider/worker/v1/worker.proto", "inference/grpc_predict_v2.proto"];
+    let files = [
+        "outrider/worker/v1/worker.proto",
+        "inference/grpc_predict_v2.proto",
+        "istio/v1/auth/ca.proto",
+        "spiffe/workload.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
     }

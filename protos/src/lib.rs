@@ -15,3 +15,19 @@ pub mod worker {
 pub mod inference {
     tonic::include_proto!("inference");
 }
+
+/// Istio's certificate service.
+pub mod istio {
+    pub mod v1 {
+        #[allow(missing_docs, clippy::all)]
+        pub mod auth {
+            tonic::include_proto!("istio.v1.auth");
+        }
+    }
+}
+
+/// The SPIFFE Workload API. Its standard puts it in no package.
+#[allow(missing_docs, clippy::all)]
+pub mod spiffe {
+    tonic::include_proto!("_");
+}

@@ -1,19 +1,27 @@
-//! Our accept loop: peek (TLS, h2c or http/1), handshake, and one task for each connection that outlives neither its
+//! Our accept loop: peek (TLS, h2c, http/1), handshake, and one task for each connection that outlives neither its
 //! limits nor its age.
 //!
 //! pingora's listeners know neither plaintext and TLS on one port nor a limit on handshakes, and its own h2c detection
 //! waits for 24 bytes without a timeout. Never reads a byte of a request.
 
 mod connection;
+mod facts;
+mod modes;
+mod opening;
+mod passthrough;
 
-pub use connection::{Connection, Facts};
+pub use connection::Connection;
+pub use facts::{Busy, Facts, Target};
+pub use modes::Modes;
+pub use passthrough::SOURCE;
 
-use crate::config::{Limits, TlsMode};
+use crate::config::{Interception, Limits, TlsMode};
 use crate::metrics::Metrics;
-use crate::record::Journal;
-use crate::tls::{Peer, handshake_reason, peer_of};
+use crate::net::original_destination;
+use crate::record::{Journal, unix_now};
+use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use opening::Opening;
 use pingora_core::apps::ServerApp;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,40 +29,59 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
+
+/// After a connection is asked to go, streams that began meanwhile may still come; without end, though, it must not stay.
+const CUT_LINGER: Duration = Duration::from_millis(300);
 
 /// What all accept loops share.
 pub struct Acceptor {
-    pub mode: TlsMode,
-    /// `None` with [`TlsMode::Disable`].
-    pub tls: Option<TlsAcceptor>,
-    pub limits: Limits,
-    pub journal: Arc<Journal>,
-    handshakes: Semaphore,
+    modes: Modes,
+    /// `None` where no port ever speaks TLS.
+    tls: Option<Handshakes>,
+    interception: Interception,
+    limits: Limits,
+    journal: Arc<Journal>,
+    places: Semaphore,
     connections: Arc<Semaphore>,
 }
 
-/// What the first bytes of a connection are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
-    Tls,
-    H2c,
-    H1,
+/// The same identity, towards callers who must and who may show a certificate.
+struct Handshakes {
+    strict: TlsAcceptor,
+    permissive: TlsAcceptor,
+}
+
+/// A connection whose protocol is known.
+enum Opened {
+    Http(Connection),
+    Opaque(Connection),
 }
 
 /// Why a connection ended before its first request; a closed set, for the metric.
 type Reason = &'static str;
 
+/// What an acceptor is made of.
+pub struct Entrance {
+    pub modes: Modes,
+    pub identity: Option<Arc<Identity>>,
+    pub interception: Interception,
+    pub limits: Limits,
+    pub journal: Arc<Journal>,
+}
+
 impl Acceptor {
-    pub fn new(
-        mode: TlsMode,
-        config: Option<Arc<rustls::ServerConfig>>,
-        limits: Limits,
-        journal: Arc<Journal>,
-    ) -> Self {
-        let handshakes = Semaphore::new(limits.handshakes_max);
+    pub fn new(entrance: Entrance) -> Self {
+        let Entrance { modes, identity, interception, limits, journal } = entrance;
+        let handshakes = |identity: Arc<Identity>| Handshakes {
+            strict: server_config(Mode::Strict, identity.clone()).into(),
+            permissive: server_config(Mode::Permissive, identity).into(),
+        };
+        let places = Semaphore::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
-        Acceptor { mode, tls: config.map(TlsAcceptor::from), limits, journal, handshakes, connections }
+        let tls = identity.map(handshakes);
+        Acceptor { modes, tls, interception, limits, journal, places, connections }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -101,7 +128,8 @@ impl Acceptor {
                 let _place = place;
                 let limit = acceptor.limits.handshake_timeout;
                 match tokio::time::timeout(limit, acceptor.open(tcp, address)).await {
-                    Ok(Ok(connection)) => acceptor.tend(connection, app, stop).await,
+                    Ok(Ok(Opened::Http(connection))) => acceptor.tend(connection, app, stop).await,
+                    Ok(Ok(Opened::Opaque(connection))) => acceptor.pass(connection).await,
                     Ok(Err(reason)) => acceptor.failed(address, reason),
                     Err(_) => acceptor.failed(address, "timeout"),
                 }
@@ -110,22 +138,76 @@ impl Acceptor {
     }
 
     /// Peeks, and shakes hands if that is TLS.
-    async fn open(&self, tcp: TcpStream, address: SocketAddr) -> Result<Connection, Reason> {
+    async fn open(&self, tcp: TcpStream, address: SocketAddr) -> Result<Opened, Reason> {
         // Tokens are small packets: without this, Nagle and delayed ACKs make them arrive in pairs.
         tcp.set_nodelay(true).map_err(|_| "transport")?;
-        match (peek(&tcp).await.map_err(|_| "transport")?, &self.tls) {
-            (Opening::Tls, Some(tls)) => {
-                let _turn = self.handshakes.acquire().await.expect("never closed");
-                let stream = tls.accept(tcp).await.map_err(|error| handshake_reason(&error))?;
-                let session = stream.get_ref().1;
-                let spiffe = session.peer_certificates().and_then(|chain| peer_of(chain.first()?));
-                let h2 = session.alpn_protocol() == Some(b"h2");
-                Ok(Connection::tls(stream, Peer { spiffe, tls: true, address }, h2))
-            }
-            (Opening::Tls, None) => Err("tls_disabled"),
-            (_, _) if self.mode == TlsMode::Strict => Err("plaintext"),
-            (opening, _) => Ok(Connection::plain(tcp, Peer::plaintext(address), opening == Opening::H2c)),
+        let target = self.target(&tcp)?;
+        let opening = match target.redirected {
+            true => opening::of_anything(&tcp, self.interception.detect_timeout).await,
+            false => opening::of_http(&tcp).await,
+        };
+        let mode = self.modes.of(target.address.port());
+        match (opening.map_err(|_| "transport")?, mode, &self.tls) {
+            (Opening::Tls, TlsMode::Strict, Some(tls)) => self.shake(&tls.strict, tcp, (address, target)).await,
+            (Opening::Tls, TlsMode::Permissive, Some(tls)) => self.shake(&tls.permissive, tcp, (address, target)).await,
+            // The application's own TLS, if somebody else's pod is meant; ours speaks none.
+            (Opening::Tls, _, _) if target.redirected => Ok(Opened::Opaque(plain(tcp, address, target, false))),
+            (Opening::Tls, _, _) => Err("tls_disabled"),
+            (_, TlsMode::Strict, _) => Err("plaintext"),
+            (Opening::Opaque, _, _) => Ok(Opened::Opaque(plain(tcp, address, target, false))),
+            (opening, _, _) => Ok(Opened::Http(plain(tcp, address, target, opening == Opening::H2c))),
         }
+    }
+
+    /// Where the caller was going.
+    fn target(&self, tcp: &TcpStream) -> Result<Target, Reason> {
+        let local = tcp.local_addr().map_err(|_| "transport")?;
+        let meant = match self.interception.inbound {
+            true => original_destination(tcp).map_err(|_| "transport")?,
+            false => None,
+        };
+        // A connection to the listener itself, or a loop of our own making.
+        Ok(match meant.filter(|meant| meant.port() != local.port()) {
+            Some(address) => Target { address, redirected: true },
+            None => Target { address: local, redirected: false },
+        })
+    }
+
+    async fn shake(
+        &self,
+        tls: &TlsAcceptor,
+        tcp: TcpStream,
+        (address, target): (SocketAddr, Target),
+    ) -> Result<Opened, Reason> {
+        let turn = self.places.acquire().await.expect("never closed");
+        let mut stream = tls.accept(tcp).await.map_err(|error| handshake_reason(&error))?;
+        drop(turn);
+        let name = stream.get_ref().1.alpn_protocol();
+        let (opening, looked_at) = match Alpn::of(name) {
+            Alpn::H2 => (Opening::H2c, Vec::new()),
+            // Without a redirect only HTTP is served here.
+            Alpn::Http1 if name.is_some() || !target.redirected => (Opening::H1, Vec::new()),
+            Alpn::Http1 | Alpn::Opaque => {
+                connection::look_within(&mut stream, self.interception.detect_timeout).await.map_err(|_| "transport")?
+            }
+        };
+        let facts = self.facts(&stream, (address, target), opening == Opening::H2c);
+        let connection = Connection::tls(stream, looked_at, facts);
+        match (opening, target.redirected) {
+            (Opening::Opaque, true) => Ok(Opened::Opaque(connection)),
+            (Opening::Opaque, false) => Err("protocol"),
+            _ => Ok(Opened::Http(connection)),
+        }
+    }
+
+    fn facts(&self, stream: &TlsStream<TcpStream>, (address, target): (SocketAddr, Target), h2: bool) -> Facts {
+        let session = stream.get_ref().1;
+        let chain = session.peer_certificates().unwrap_or_default();
+        let spiffe = chain.first().and_then(|leaf| peer_of(leaf));
+        let sni = session.server_name().map(str::to_owned);
+        let not_after_unix = chain.first().and_then(|leaf| crate::tls::material::not_after_unix(leaf));
+        let peer = Peer { spiffe, tls: true, address, sni, not_after_unix };
+        Facts::new(peer, h2, target)
     }
 
     /// Serves a connection to its end.
@@ -136,28 +218,83 @@ impl Acceptor {
         mut stop: watch::Receiver<bool>,
     ) {
         let facts = connection.facts();
-        let labels = [facts.protocol(), facts.tls_kind()];
-        let _open = Open::new(self.metrics(), labels);
+        let _open = Open::new(self.metrics(), [facts.protocol(), facts.tls_kind()]);
         // A watch of its own, so that age can end one connection: GOAWAY for HTTP/2, `connection: close` for http/1.
         let (bye, told) = watch::channel(false);
-        let oldest = self.limits.connection_age_max.map(|age| Instant::now() + age);
+        let oldest = self.oldest(&facts);
+        let grace = self.limits.connection_age_grace;
+        let mut over = None;
         let serving = app.process_new(Box::new(connection), &told);
         tokio::pin!(serving);
         loop {
-            let old = async {
-                match oldest {
-                    Some(oldest) => tokio::time::sleep_until(oldest).await,
-                    None => std::future::pending().await,
-                }
-            };
             let told_already = *bye.borrow();
             tokio::select! {
-                _ = &mut serving => return,
+                _ = &mut serving => break,
                 () = facts.overdue(self.limits.header_timeout) => return self.failed(facts.peer.address, "head_timeout"),
-                _ = stop.wait_for(|stop| *stop), if !told_already => drop(bye.send_replace(true)),
-                () = old, if !told_already => drop(bye.send_replace(true)),
+                true = told_to(&mut stop), if !told_already => drop(bye.send_replace(true)),
+                () = until(oldest), if !told_already => {
+                    over = grace.map(|grace| Instant::now() + grace);
+                    bye.send_replace(true);
+                }
+                () = until(over) => {
+                    // Streams get their error event, and a moment to carry it.
+                    facts.overstay();
+                    let _ = tokio::time::timeout(CUT_LINGER, &mut serving).await;
+                    return self.failed(facts.peer.address, "overstayed");
+                }
             }
         }
+        if let Some(reason) = facts.refused(self.limits.idle_timeout).filter(|_| !*bye.borrow()) {
+            self.failed(facts.peer.address, reason);
+        }
+    }
+
+    /// When a connection is asked to go: at its greatest age, or when the caller's certificate ends.
+    fn oldest(&self, facts: &Facts) -> Option<Instant> {
+        let ends = facts.peer.not_after_unix.and_then(|unix| u64::try_from(unix).ok());
+        let left = ends.map(|unix| Duration::from_secs(unix).saturating_sub(unix_now()));
+        let age = [self.limits.connection_age_max, left].into_iter().flatten().min()?;
+        Instant::now().checked_add(age)
+    }
+
+    /// Passes bytes to where they were going, if policy agrees, until either side ends or we do.
+    async fn pass(&self, connection: Connection) {
+        let facts = connection.facts();
+        let address = facts.peer.address;
+        let _open = Open::new(self.metrics(), ["tcp", facts.tls_kind()]);
+        let passed = tokio::select! {
+            passed = passthrough::pass(connection, facts.target.address) => passed,
+            // Nobody can be asked to go in an unknown protocol; on a drain, its end cuts what still runs.
+            () = until(self.oldest(&facts)) => return self.failed(address, "overstayed"),
+        };
+        match passed {
+            Ok((received, sent)) => {
+                let bytes = &self.metrics().passed_bytes;
+                bytes.with_label_values(&["received"]).inc_by(received);
+                bytes.with_label_values(&["sent"]).inc_by(sent);
+            }
+            Err(error) => {
+                tracing::info!(%address, to = %facts.target.address, %error, "a connection could not be passed on");
+                self.failed(address, "unreachable");
+            }
+        }
+    }
+}
+
+fn plain(tcp: TcpStream, address: SocketAddr, target: Target, h2: bool) -> Connection {
+    Connection::plain(tcp, Facts::new(Peer::plaintext(address), h2, target))
+}
+
+/// Resolves when it is time to stop.
+async fn told_to(stop: &mut watch::Receiver<bool>) -> bool {
+    stop.wait_for(|stop| *stop).await.is_ok()
+}
+
+/// Never, without a moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -178,61 +315,5 @@ impl<'a> Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.metrics.connections_open.with_label_values(&self.labels).dec();
-    }
-}
-
-/// Looks at the first bytes and consumes none.
-///
-/// 0x16 is a TLS handshake record (RFC 8446 §5.1); `PRI ` begins the HTTP/2 preface (RFC 9113 §3.4), and no method of
-/// http/1 does.
-async fn peek(tcp: &TcpStream) -> io::Result<Opening> {
-    let mut bytes = [0; 4];
-    loop {
-        let count = tcp.peek(&mut bytes).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if bytes[0] == 0x16 {
-            return Ok(Opening::Tls);
-        }
-        if bytes[..count] != b"PRI "[..count] {
-            return Ok(Opening::H1);
-        }
-        if count == bytes.len() {
-            return Ok(Opening::H2c);
-        }
-        // A preface in pieces. Readiness cannot be awaited: the bytes already there are readable for ever.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::AsyncWriteExt;
-
-    #[tokio::test]
-    async fn what_are_the_first_bytes_of_a_connection() {
-        let cases: [(&[&[u8]], Opening); 6] = [
-            (&[b"\x16\x03\x01"], Opening::Tls),
-            (&[b"PRI * HTTP/2.0\r\n"], Opening::H2c),
-            (&[b"PR", b"I "], Opening::H2c),
-            (&[b"GET / HTTP/1.0\r\n\r\n"], Opening::H1),
-            (&[b"P", b"OST "], Opening::H1),
-            (&[b"\0"], Opening::H1),
-        ];
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for (pieces, want) in cases {
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (server, _) = listener.accept().await.unwrap();
-            let write = async {
-                for piece in pieces {
-                    client.write_all(piece).await.unwrap();
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            let (opening, ()) = tokio::join!(peek(&server), write);
-            assert_eq!(opening.unwrap(), want, "{pieces:?}");
-        }
     }
 }

@@ -8,7 +8,7 @@ mod path;
 
 pub use grpc::{is_grpc, timeout_of};
 
-use crate::accept::Facts;
+use crate::accept::{Busy, Facts};
 use crate::config::Limits;
 use crate::error::Error;
 use crate::message::{Head, Part};
@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{Error as PingoraError, ErrorType};
 use pingora_http::ResponseHeader;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A caller's `x-request-id` longer than this is replaced by our own.
@@ -28,11 +27,15 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// they look for an answer, so this must cover any body sent in good faith; nothing of it is kept.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 256 << 20;
+/// How often a caller whose body is not read yet is looked after: a microsecond each time.
+const CLOSED_LOOK: Duration = Duration::from_millis(500);
+/// `enum` of the kernel's `net/tcp_states.h`.
+const TCP_ESTABLISHED: u8 = 1;
 
 /// One request and the way back to its caller.
 pub struct Downstream<'a> {
     session: &'a mut ServerSession,
-    facts: Arc<Facts>,
+    busy: Busy,
     limits: &'a Limits,
     method: Method,
     body_read: bool,
@@ -44,18 +47,26 @@ impl<'a> Downstream<'a> {
     /// `None` if the connection is not one of [`crate::accept`]'s.
     pub fn new(session: &'a mut ServerSession, limits: &'a Limits) -> Option<Self> {
         let digest = session.digest()?.proxy_digest.as_ref()?;
-        let facts = digest.user_data.as_ref()?.downcast_ref::<Arc<Facts>>()?.clone();
-        facts.begin();
+        let busy = digest.user_data.as_ref()?.downcast_ref::<std::sync::Arc<Facts>>()?.begin();
         // Without it, a client that pipelines would look like one that breaks the protocol, and be cut.
         session.set_pipelining_enabled(true);
         // Ours is over the whole body.
         session.set_read_timeout(None);
         let method = session.req_header().method.clone();
-        Some(Downstream { session, facts, limits, method, body_read: false, head_sent: false, ended: false })
+        Some(Downstream { session, busy, limits, method, body_read: false, head_sent: false, ended: false })
     }
 
     pub fn facts(&self) -> &Facts {
-        &self.facts
+        self.busy.facts()
+    }
+
+    pub fn busy(&self) -> &Busy {
+        &self.busy
+    }
+
+    /// Gives the request up to whoever answers it instead, unread and unanswered.
+    pub fn into_busy(self) -> Busy {
+        self.busy
     }
 
     /// A header as it came, before anything is known to be sane.
@@ -101,7 +112,7 @@ impl<'a> Downstream<'a> {
             return Err(too_large);
         }
         let expects = self.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        if expects && !self.facts.h2 {
+        if expects && !self.facts().h2 {
             self.session.write_continue_response().await.map_err(|_| Error::CallerLeft)?;
         }
         let read = async {
@@ -138,8 +149,18 @@ impl<'a> Downstream<'a> {
             // Pends for ever once a pipelined request is seen; returns when the connection ends.
             let _ = self.session.read_body_or_idle(true).await;
         } else {
-            std::future::pending().await
+            // The body is in the socket, and so would be the end: only the kernel can tell without reading.
+            while !self.closed() {
+                tokio::time::sleep(CLOSED_LOOK).await;
+            }
         }
+    }
+
+    /// Whether the kernel knows that the caller has closed.
+    fn closed(&self) -> bool {
+        let socket = self.session.digest().and_then(|digest| digest.socket_digest.as_ref());
+        let state = socket.and_then(|socket| socket.tcp_info()).map(|info| info.tcpi_state);
+        state.is_some_and(|state| state != TCP_ESTABLISHED)
     }
 
     /// Sends parts of the answer; waits while the caller's window is full, but not for ever.
@@ -203,9 +224,9 @@ impl<'a> Downstream<'a> {
             insert(http::HeaderName::from_static("x-request-id"), id).map_err(nonsense)?;
         }
         let framed = headers.contains_key(CONTENT_LENGTH) || status == StatusCode::NO_CONTENT;
-        if !self.facts.h2 && !framed && empty {
+        if !self.facts().h2 && !framed && empty {
             insert(CONTENT_LENGTH, HeaderValue::from_static("0")).map_err(nonsense)?;
-        } else if !self.facts.h2 && !framed && self.session.req_header().version == Version::HTTP_11 {
+        } else if !self.facts().h2 && !framed && self.session.req_header().version == Version::HTTP_11 {
             // An http/1.0 client is told the end by the close of the connection.
             insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")).map_err(nonsense)?;
         }
@@ -227,7 +248,7 @@ impl<'a> Downstream<'a> {
 
     /// Reads and throws away what the caller still sends after a refusal, for a moment.
     pub async fn linger(&mut self) {
-        if self.facts.h2 || self.body_read || self.session.is_body_done() {
+        if self.facts().h2 || self.body_read || self.session.is_body_done() {
             return;
         }
         let drain = async {
@@ -240,12 +261,6 @@ impl<'a> Downstream<'a> {
             }
         };
         let _ = tokio::time::timeout(LINGER, drain).await;
-    }
-}
-
-impl Drop for Downstream<'_> {
-    fn drop(&mut self) {
-        self.facts.end();
     }
 }
 

@@ -47,8 +47,9 @@ pub enum Error {
     /// `reason` is for the log and the metric; the caller is told only that the credential is not accepted.
     #[error("the credential is not accepted: {reason}")]
     CredentialRefused { reason: &'static str },
+    /// `reason` names the policy, for the log.
     #[error("not allowed: {reason}")]
-    Forbidden { reason: &'static str },
+    Forbidden { reason: String },
 
     // ----------------------------------------------------------------------------------------------- not right now
     #[error("the queue is full: {waiting} requests are waiting")]
@@ -75,6 +76,9 @@ pub enum Error {
     WorkerLost,
     #[error("the worker's answer makes no sense: {reason}")]
     WorkerNonsense { reason: String },
+    /// The foreign server took longer than `forward.response_timeout`.
+    #[error("the server behind did not answer in time")]
+    UpstreamTimeout,
 }
 
 /// gRPC status codes, by number (`grpc/doc/statuscodes.md`).
@@ -150,6 +154,7 @@ impl Error {
             WorkerGone => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
             WorkerLost => (502, grpc::UNAVAILABLE, "worker_lost", "worker"),
             WorkerNonsense { .. } => (502, grpc::INTERNAL, "worker_nonsense", "worker"),
+            UpstreamTimeout => (504, grpc::DEADLINE_EXCEEDED, "upstream_timeout", "worker"),
         };
         Verdict { status, grpc, label, retry_after: self.retry_after(), words: self.words(), param: self.param(), part }
     }

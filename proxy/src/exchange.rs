@@ -2,21 +2,27 @@
 //!
 //! receive → route → identify → authorize → parse → admit → send → respond → record. Each stage consumes the noun that
 //! the one before it made, so that leaving one out does not compile. Any error goes to one place, [`Floor::refuse`].
+//! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
 mod floor;
 
+pub use floor::explain;
+
 use crate::admission::{Admission, Permit, Ticket};
+use crate::auth::methods::jwt;
 use crate::auth::{Authenticator, Authorized, Identity};
-use crate::config::Limits;
+use crate::config::{Forward, Limits};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
+use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
 use futures_util::{FutureExt, StreamExt};
+use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,7 +37,7 @@ pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
     pub authenticator: Authenticator,
     pub admission: Arc<Admission>,
-    pub worker: Arc<dyn Worker>,
+    pub answers: Answers,
     pub known: Arc<Known>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
@@ -39,14 +45,28 @@ pub struct Exchange {
     pub cut: watch::Receiver<bool>,
 }
 
+/// Who stands behind.
+pub enum Answers {
+    Worker(Arc<dyn Worker>),
+    Foreign(Forward),
+}
+
+/// Where a bearer may carry its credential.
+const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "x-api-key", "cookie"];
+
+/// How an exchange left its page.
+pub enum Outcome {
+    Answered { to_the_end: bool },
+    HandedOver(Box<Handover>),
+}
+
 /// A request whose head makes sense.
 struct Call(Head);
 
-/// Whose dialect and question are known.
+/// Whose dialect and question are known; both unknown only where a foreign server answers, who may know more.
 struct Routed {
     head: Head,
-    dialect: &'static dyn Dialect,
-    operation: Operation,
+    asked: Option<(&'static dyn Dialect, Operation)>,
 }
 
 /// Whose caller is known; `None` for open questions, asked without a credential.
@@ -82,8 +102,8 @@ struct Sent {
 }
 
 impl Exchange {
-    /// From head to end; returns whether the answer reached its end.
-    pub async fn serve(&self, caller: Downstream<'_>) -> bool {
+    /// From head to end, or to where somebody else goes on.
+    pub async fn serve(&self, caller: Downstream<'_>) -> Outcome {
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
         let told = match deadline {
@@ -93,13 +113,15 @@ impl Exchange {
             },
             None => self.stages(&mut floor).await,
         };
-        if let Err(error) = told {
-            floor.refuse(error).await;
+        match told {
+            Ok(None) => {}
+            Ok(Some((passage, to))) => return Outcome::HandedOver(Box::new(floor.hand_over(passage, to))),
+            Err(error) => floor.refuse(error).await,
         }
-        floor.close()
+        Outcome::Answered { to_the_end: floor.close() }
     }
 
-    async fn stages(&self, floor: &mut Floor<'_>) -> Result<(), Error> {
+    async fn stages(&self, floor: &mut Floor<'_>) -> Result<Option<(Passage, &Forward)>, Error> {
         // Route first, because even a refusal is spoken in the caller's dialect.
         let call = self.receive(floor)?;
         let routed = self.route(call, floor)?;
@@ -107,11 +129,16 @@ impl Exchange {
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
         let permitted = self.authorize(identified)?;
+        let worker = match &self.answers {
+            Answers::Worker(worker) => worker,
+            Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, floor).await?, server))),
+        };
         // Parse before admit: only a well-formed question may wake a worker.
         let understood = self.parse(permitted, floor).await?;
         let admitted = self.admit(understood, floor).await?;
-        let sent = self.send(admitted, floor).await?;
-        self.respond(sent, floor).await
+        let sent = self.send(admitted, worker, floor).await?;
+        self.respond(sent, floor).await?;
+        Ok(None)
     }
 
     fn receive(&self, floor: &mut Floor<'_>) -> Result<Call, Error> {
@@ -122,26 +149,34 @@ impl Exchange {
 
     fn route(&self, Call(head): Call, floor: &mut Floor<'_>) -> Result<Routed, Error> {
         let mut answers = self.dialects.iter().filter_map(|dialect| Some((*dialect, dialect.route(&head)?)));
-        let Some((dialect, operation)) = answers.next() else {
-            return Err(Error::UnknownPath { method: head.method.to_string(), path: head.path });
-        };
-        floor.speaks(Voice::Dialect(dialect));
-        floor.record.dialect = dialect.name();
-        floor.record.operation = operation.name;
-        Ok(Routed { head, dialect, operation })
+        let asked = answers.next();
+        match asked {
+            Some((dialect, operation)) => {
+                floor.speaks(Voice::Dialect(dialect));
+                floor.record.dialect = dialect.name();
+                floor.record.operation = operation.name;
+            }
+            None if self.forwards() => {}
+            None => return Err(Error::UnknownPath { method: head.method.to_string(), path: head.path }),
+        }
+        Ok(Routed { head, asked })
     }
 
     fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
         let known = self.authenticator.identify(&routed.head, floor.peer(), floor.record.unix_seconds());
-        // Here the credential ends its journey: no dialect, worker or log ever sees it.
-        for name in ["authorization", "proxy-authorization", "x-api-key", "cookie"] {
-            routed.head.headers.remove(name);
-        }
+        let open = routed.asked.is_some_and(|(_, operation)| operation.open);
         let identity = match known {
             Ok(identity) => Some(identity),
-            Err(_) if routed.operation.open => None,
+            Err(_) if open => None,
             Err(error) => return Err(error),
         };
+        // Here the credential ends its journey: no dialect, worker or log ever sees it. A foreign server sees one that
+        // was not for us.
+        if !self.forwards() || identity.as_ref().is_some_and(|identity| identity.method == jwt::NAME) {
+            for name in CREDENTIALS {
+                routed.head.headers.remove(name);
+            }
+        }
         if let Some(identity) = &identity {
             floor.record.subject = Some(identity.subject.clone());
             floor.expires_at(identity.expires_at_unix);
@@ -149,16 +184,34 @@ impl Exchange {
         Ok(Identified { routed, identity })
     }
 
-    fn authorize(&self, Identified { routed, identity }: Identified) -> Result<Permitted, Error> {
+    fn authorize(&self, identified: Identified) -> Result<Permitted, Error> {
+        let Identified { routed, identity } = identified;
         let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
         Ok(Permitted { routed, _authorized: authorized })
+    }
+
+    /// The way out of this page: the place is taken, the rest is pingora's.
+    async fn hand_over(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Passage, Error> {
+        let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+        if bytes > self.limits.body_bytes_max {
+            return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
+        }
+        let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
+        floor.record.tries = 1;
+        let mut edits = forward::edits(floor.busy(), &routed.head);
+        let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
+        edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
+        let dialect = routed.asked.map(|(dialect, _)| dialect);
+        Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, edits })
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
         let body = floor.body().await?;
         let bytes = body.len();
         let facts = self.facts();
-        let parsed = routed.dialect.parse(routed.operation, &routed.head, body, &facts)?;
+        let (dialect, operation) =
+            routed.asked.expect("without a foreign server `route` refuses what it does not know");
+        let parsed = dialect.parse(operation, &routed.head, body, &facts)?;
         floor.speaks(Voice::Answer(parsed.answer));
         if let Some(model) = parsed.model {
             facts.model(&model)?;
@@ -184,11 +237,11 @@ impl Exchange {
     }
 
     /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
-    async fn send(&self, admitted: Admitted, floor: &mut Floor<'_>) -> Result<Sent, Error> {
+    async fn send(&self, admitted: Admitted, worker: &Arc<dyn Worker>, floor: &mut Floor<'_>) -> Result<Sent, Error> {
         let Admitted { ask, bytes, mut permit } = admitted;
         loop {
             floor.record.tries += 1;
-            let mut events = self.ask(&ask, permit.as_ref());
+            let mut events = self.ask(&ask, worker, permit.as_ref());
             let first = floor.unless_over(async { events.next().await.unwrap_or(Ok(Event::Done)) }).await;
             let error = match first {
                 Ok(first) => return Ok(Sent { first, events, _permit: permit }),
@@ -209,20 +262,20 @@ impl Exchange {
         }
     }
 
-    fn ask(&self, ask: &Ask, permit: Option<&Permit>) -> Events {
+    fn ask(&self, ask: &Ask, worker: &Arc<dyn Worker>, permit: Option<&Permit>) -> Events {
         let generation = permit.map(Permit::generation);
         match ask {
-            Ask::About { .. } => self.about(generation),
+            Ask::About { .. } => self.about(worker, generation),
             ask => {
-                self.meet(generation);
-                self.worker.ask(ask.clone())
+                self.meet(worker, generation);
+                worker.ask(ask.clone())
             }
         }
     }
 
     /// What the sidecar knows itself, the worker asked first if there is a permit for it.
-    fn about(&self, generation: Option<u64>) -> Events {
-        let (known, worker, ready) = (self.known.clone(), self.worker.clone(), self.ready());
+    fn about(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) -> Events {
+        let (known, worker, ready) = (self.known.clone(), worker.clone(), self.ready());
         let facts = async move {
             if let Some(generation) = generation {
                 known.learn(worker.as_ref(), generation).await?;
@@ -234,9 +287,9 @@ impl Exchange {
     }
 
     /// The first request of each new worker has it asked, beside the request, what its models are.
-    fn meet(&self, generation: Option<u64>) {
+    fn meet(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) {
         if generation.is_some_and(|generation| self.known.is_news(generation)) {
-            let (known, worker, generation) = (self.known.clone(), self.worker.clone(), generation.unwrap_or_default());
+            let (known, worker, generation) = (self.known.clone(), worker.clone(), generation.unwrap_or_default());
             tokio::spawn(async move {
                 if let Err(error) = known.learn(worker.as_ref(), generation).await {
                     tracing::warn!(%error, "the worker did not say what its models are");
@@ -253,6 +306,10 @@ impl Exchange {
             next = floor.unless_over(async { events.next().await.transpose() }).await?;
         }
         floor.must_have_ended()
+    }
+
+    fn forwards(&self) -> bool {
+        matches!(self.answers, Answers::Foreign(_))
     }
 
     /// Whether a request would be taken now.

@@ -5,6 +5,7 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 use crate::admission::Snapshot;
+use crate::tls::Status;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -34,6 +35,7 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     pub connections_open: IntGaugeVec,
     pub handshake_failures: IntCounterVec,
+    pub passed_bytes: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -43,7 +45,32 @@ pub struct Metrics {
     worker_start_failures: IntCounter,
     worker_crashes: IntCounter,
     worker_wake_seconds: Counter,
+    identity: IdentityGauges,
     process: Process,
+}
+
+/// Who we are, and how the renewal of that goes.
+struct IdentityGauges {
+    ready: IntGauge,
+    not_after: IntGauge,
+    rotations: IntCounter,
+    renewal_failures: IntCounter,
+    crls: IntGauge,
+    crls_stale: IntGauge,
+}
+
+impl IdentityGauges {
+    fn new(l: &Ledger) -> Self {
+        IdentityGauges {
+            ready: l.gauge("outrider_identity_ready", "1 while there is a certificate that has not expired."),
+            not_after: l.gauge("outrider_identity_not_after_seconds", "End of our certificate since unix epoch."),
+            rotations: l.counter("outrider_identity_rotations_total", "Times our identity was replaced."),
+            renewal_failures: l
+                .counter("outrider_identity_renewal_failures_total", "Renewals that failed; the old one stayed."),
+            crls: l.gauge("outrider_identity_crls", "Revocation lists in force."),
+            crls_stale: l.gauge("outrider_identity_crls_stale", "Of these, past their nextUpdate."),
+        }
+    }
 }
 
 /// As every Prometheus client library names them.
@@ -141,6 +168,11 @@ impl Metrics {
                 "Connections that ended before or instead of a request, by reason.",
                 &["reason"],
             ),
+            passed_bytes: l.counters(
+                "outrider_passed_bytes_total",
+                "Bytes of connections that speak no HTTP and are passed on as they are.",
+                &["direction"],
+            ),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -154,11 +186,23 @@ impl Metrics {
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
             worker_wake_seconds: l
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
+            identity: IdentityGauges::new(&l),
             process: Process::new(&l),
             registry: l.0,
         };
         metrics.process.start_seconds.set(crate::record::unix_now().as_secs_f64());
         metrics
+    }
+
+    /// What the next exposition says of our identity.
+    pub fn identity(&self, status: &Status, ready: bool) {
+        let gauges = &self.identity;
+        gauges.ready.set(i64::from(ready));
+        gauges.not_after.set(status.not_after_unix.unwrap_or(0));
+        gauges.crls.set(status.crls as i64);
+        gauges.crls_stale.set(status.crls_stale as i64);
+        gauges.rotations.inc_by(status.rotations.saturating_sub(gauges.rotations.get()));
+        gauges.renewal_failures.inc_by(status.renewal_failures.saturating_sub(gauges.renewal_failures.get()));
     }
 
     /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
@@ -227,6 +271,7 @@ mod tests {
         metrics.connections.with_label_values(&["h2", "mtls"]).inc();
         metrics.connections_open.with_label_values(&["h2", "mtls"]).inc();
         metrics.handshake_failures.with_label_values(&["timeout"]).inc();
+        metrics.passed_bytes.with_label_values(&["sent"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

@@ -7,20 +7,20 @@
 mod door;
 mod listeners;
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Config, TlsMode};
+use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::Exchange;
+use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
 use crate::record::{Journal, Lines, unix_now};
-use crate::scale::targets::{External, Process, Target};
-use crate::tls::sources::files::{Files, SourceError, WATCH_PERIOD};
-use crate::tls::{Material, Mode, server_config};
-use crate::worker::{Known, Uds, Worker, take_seat};
-use arc_swap::ArcSwap;
+use crate::scale::targets::{Address, External, Process, Target};
+use crate::tls::Identity;
+use crate::tls::pem::SourceError;
+use crate::tls::sources::{self, Source};
+use crate::worker::{Known, Uds, take_seat};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
 use std::net::{SocketAddr, TcpListener};
@@ -60,27 +60,36 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let worker = Arc::new(Uds::new(config.worker.socket.clone(), config.threads + 1));
-    let start_timeout = config.worker.start_timeout;
-    let target: Arc<dyn Target> = match &config.worker.command {
-        Some(command) => Arc::new(Process::new(command.clone(), start_timeout)),
-        None => Arc::new(External::new(config.worker.socket.clone(), start_timeout)),
-    };
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
-    let server = Server::open(config, Parts { worker, target, dialects: DIALECTS, journal })?;
+    let parts = match &config.behind {
+        Behind::Worker(worker) => {
+            let target: Arc<dyn Target> = match &worker.command {
+                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
+                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
+            };
+            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
+            Parts { answers, target, dialects: DIALECTS, journal }
+        }
+        Behind::Forward(forward) => {
+            let target: Arc<dyn Target> = match &forward.to {
+                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
+                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
+                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
+            };
+            Parts { answers: Answers::Foreign(forward.clone()), target, dialects: DIALECTS, journal }
+        }
+    };
+    let server = Server::open(config, parts)?;
     server.run(signals, on_ready)
 }
 
 /// What differs between the real server and one under test.
 pub struct Parts {
-    pub worker: Arc<dyn Worker>,
+    pub answers: Answers,
     pub target: Arc<dyn Target>,
     pub dialects: &'static [&'static dyn Dialect],
     pub journal: Journal,
 }
-
-/// Certificate files, and what was last read from them.
-type Watched = (Files, Arc<ArcSwap<Material>>);
 
 /// Everything open, nothing running.
 pub struct Server {
@@ -88,7 +97,9 @@ pub struct Server {
     exchange: Arc<Exchange>,
     target: Arc<dyn Target>,
     acceptor: Arc<Acceptor>,
-    identity: Option<Watched>,
+    /// With the source that keeps it fresh, until that runs.
+    identity: Option<Arc<Identity>>,
+    source: Option<Box<dyn Source>>,
     listener: TcpListener,
     admin: TcpListener,
     cut: watch::Sender<bool>,
@@ -99,31 +110,36 @@ impl Server {
     pub fn open(config: Config, parts: Parts) -> Result<Server, Error> {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
-        let identity = identity(&config)?;
+        let (identity, source) = sources::open(&config.tls)?.unzip();
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
-        let mode = if config.tls.mode == TlsMode::Strict { Mode::Strict } else { Mode::Permissive };
-        let tls = identity.as_ref().map(|(_, material)| server_config(mode, material.clone()));
-        let acceptor = Arc::new(Acceptor::new(config.tls.mode, tls, config.limits.clone(), journal.clone()));
+        let acceptor = Arc::new(Acceptor::new(Entrance {
+            modes: Modes { tls: config.tls.clone() },
+            identity: identity.clone().filter(|_| config.tls.any()),
+            interception: config.interception.clone(),
+            limits: config.limits.clone(),
+            journal: journal.clone(),
+        }));
         let (cut, to_cut) = watch::channel(false);
+        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
             admission: Admission::new(admission_limits(&config)),
-            worker: parts.worker,
-            known: Arc::new(Known::new(config.worker.models.clone(), unix_now().as_secs())),
+            answers: parts.answers,
+            known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
             cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, listener, admin, cut })
+        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, listener, admin, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
     /// second one is at once.
     pub fn run(
-        self,
+        mut self,
         stop: impl FnOnce() -> mpsc::UnboundedReceiver<()>,
         on_ready: impl FnOnce(&Running),
     ) -> Result<(), Error> {
@@ -133,15 +149,17 @@ impl Server {
         let control = Builder::new_current_thread().enable_all().build()?;
         control.block_on(async move {
             let stop = stop();
-            let app = app(self.exchange.clone(), &self.config);
+            let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
             for number in 0..threads {
+                let app = app(self.exchange.clone(), &self.config);
+                apps.push(app.clone());
                 let seat = Seat {
                     number,
                     listener: self.listener.try_clone()?,
                     acceptor: self.acceptor.clone(),
-                    app: app.clone(),
+                    app,
                     halted: halted.clone(),
                     to_cut: self.cut.subscribe(),
                 };
@@ -160,7 +178,7 @@ impl Server {
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
-            Drain { exchange: &self.exchange, app, halt, cut: &self.cut, timeout, all_gone }.when_told(stop).await;
+            Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone }.when_told(stop).await;
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
@@ -170,12 +188,12 @@ impl Server {
 
     /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
     /// told to end by the first half of what is returned and has ended when the second half resolves.
-    fn staff(&self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
-        let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running);
+        let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
         tokio::spawn(admin::serve(admin, Arc::new(office)));
-        if let Some((files, material)) = &self.identity {
-            tokio::spawn(files.clone().watch(material.clone(), WATCH_PERIOD));
+        if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
+            tokio::spawn(source.run(identity.clone()));
         }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
@@ -218,7 +236,7 @@ impl Seat {
 /// What the end of the server takes.
 struct Drain<'a> {
     exchange: &'a Exchange,
-    app: Arc<App>,
+    apps: Vec<Arc<App>>,
     halt: watch::Sender<bool>,
     cut: &'a watch::Sender<bool>,
     timeout: Duration,
@@ -236,7 +254,9 @@ impl Drain<'_> {
         // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
         self.halt.send_replace(true);
         // … and idle http/1 connections are closed now.
-        self.app.http_cleanup().await;
+        for app in &self.apps {
+            app.http_cleanup().await;
+        }
         tokio::select! {
             _ = self.all_gone.recv() => return,
             () = tokio::time::sleep(self.timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
@@ -269,24 +289,19 @@ fn signals() -> mpsc::UnboundedReceiver<()> {
     told
 }
 
-fn identity(config: &Config) -> Result<Option<Watched>, Error> {
-    let Some(files) = &config.tls.files else { return Ok(None) };
-    let files = Files {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        trust_bundle: files.trust_bundle.clone(),
-        trust_domain: config.tls.trust_domain.clone(),
-    };
-    let material = Arc::new(ArcSwap::from_pointee(files.load()?));
-    Ok(Some((files, material)))
-}
+/// More requests than any machine holds.
+const UNLIMITED: usize = usize::MAX >> 1;
 
 fn admission_limits(config: &Config) -> admission::Limits {
+    let (concurrency, idle_timeout) = match &config.behind {
+        Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
+        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+    };
     admission::Limits {
-        concurrency: config.worker.concurrency,
+        concurrency,
         queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
         wait_max: config.queue.wait_max,
-        idle_timeout: config.worker.idle_timeout,
+        idle_timeout,
     }
 }
 

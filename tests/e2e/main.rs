@@ -4,6 +4,7 @@ mod bad_input;
 mod clients;
 mod contract;
 mod drain;
+mod hostile;
 mod security;
 mod wake;
 

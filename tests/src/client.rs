@@ -1,5 +1,6 @@
 //! A small HTTP client for tests that must see exactly what is on the wire: HTTP/1.1 or h2, plaintext, TLS or mTLS.
 
+use crate::proxy::Sidecar;
 use crate::up::{PATIENCE, Up};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -74,7 +75,8 @@ impl Connection {
         Self::handshake(tls(tcp, &env("OUTRIDER_CA"), identity, protocol).await?, protocol).await
     }
 
-    async fn handshake<I>(io: I, protocol: Protocol) -> std::io::Result<Connection>
+    /// Over whatever already carries bytes.
+    pub async fn handshake<I>(io: I, protocol: Protocol) -> std::io::Result<Connection>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -189,7 +191,7 @@ pub async fn ask(up: &Up, method: &str, path: &str, body: impl Into<Bytes>) -> A
 }
 
 /// A plaintext GET of the admin port: status and body.
-pub async fn admin(up: &Up, method: &str, path: &str) -> (StatusCode, String) {
+pub async fn admin(up: &dyn Sidecar, method: &str, path: &str) -> (StatusCode, String) {
     let tcp = TcpStream::connect(up.admin_address()).await.expect("the admin port");
     let mut connection = Connection::handshake(tcp, Protocol::Http1).await.expect("HTTP/1.1");
     let request = Request::builder().method(method).uri(path).header("host", up.admin_address());
@@ -198,7 +200,7 @@ pub async fn admin(up: &Up, method: &str, path: &str) -> (StatusCode, String) {
 }
 
 /// The sum of a metric's samples whose labels contain all of `labels` (each as `name="value"`).
-pub async fn metric(up: &Up, name: &str, labels: &[&str]) -> f64 {
+pub async fn metric(up: &dyn Sidecar, name: &str, labels: &[&str]) -> f64 {
     let (_, text) = admin(up, "GET", "/metrics").await;
     let samples = text.lines().filter(|line| {
         let rest = line.strip_prefix(name).unwrap_or("");
@@ -211,7 +213,7 @@ pub async fn metric(up: &Up, name: &str, labels: &[&str]) -> f64 {
 const METRIC_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks for [`metric`] again and again until it is as `wanted`.
-pub async fn wait_for_metric(up: &Up, name: &str, labels: &[&str], wanted: impl Fn(f64) -> bool) {
+pub async fn wait_for_metric(up: &dyn Sidecar, name: &str, labels: &[&str], wanted: impl Fn(f64) -> bool) {
     let asking = async {
         while !wanted(metric(up, name, labels).await) {
             tokio::time::sleep(Duration::from_millis(10)).await;

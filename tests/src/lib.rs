@@ -1,7 +1,11 @@
 //! What the tests stand on: the real binaries, the real models, real sockets. No test logic of its own.
 
+pub mod authority;
 pub mod client;
+pub mod envoy;
 pub mod places;
+pub mod proxy;
 pub mod python;
 pub mod up;
+pub mod wire;
 pub mod worker;

@@ -21,7 +21,7 @@ pub fn run(script: &str, environment: impl IntoIterator<Item = (String, String)>
 }
 
 /// Where `make clients` put the packages.
-fn packages() -> PathBuf {
+pub fn packages() -> PathBuf {
     let target = binary("outrider").ancestors().nth(2).expect("binaries live in a profile folder").to_path_buf();
     let packages = target.join("clients");
     assert!(packages.exists(), "{} is absent: `make clients` first", packages.display());

@@ -38,7 +38,8 @@ fn are_the_frameworks_behind_their_adapters() {
         &pingora,
         "pingora stays behind its adapters",
     );
-    never("proxy/src", &["tonic::"], &["proxy/src/worker/uds"], "tonic stays in worker/uds");
+    let tonic = ["proxy/src/worker/uds", "proxy/src/tls/sources/"];
+    never("proxy/src", &["tonic::"], &tonic, "tonic stays in worker/uds and tls/sources");
     never("runtime/src", &["tonic::"], &["runtime/src/server"], "tonic stays in the server");
     never("runtime/src", &["wgpu::"], &["runtime/src/device/"], "wgpu stays in its device");
     never("runtime/src/device/cpu", &["wgpu::"], &[], "wgpu stays in its device");

@@ -53,6 +53,11 @@ fn is_every_scale_target_in_its_table() {
 }
 
 #[test]
+fn is_every_identity_source_in_its_table() {
+    agree("proxy/src/tls/sources", "SOURCES", &["tests"]);
+}
+
+#[test]
 fn is_every_model_in_its_table() {
     agree("runtime/src/models", "MODELS", &["tests"]);
 }

@@ -2,7 +2,8 @@
 //!
 //! Unbuffered: ten thousand connections that wait cost no buffers.
 
-use crate::tls::Peer;
+use super::facts::Facts;
+use super::opening::{Opening, guess};
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
@@ -14,72 +15,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-
-/// What is known of a connection; every exchange on it finds it.
-#[derive(Debug)]
-pub struct Facts {
-    pub peer: Peer,
-    pub h2: bool,
-    opened: Instant,
-    /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
-    awaits_head_since: AtomicU64,
-}
-
-const BUSY: u64 = u64::MAX;
-
-impl Facts {
-    fn new(peer: Peer, h2: bool) -> Arc<Self> {
-        Arc::new(Facts { peer, h2, opened: Instant::now(), awaits_head_since: AtomicU64::new(0) })
-    }
-
-    /// For metrics and logs.
-    pub fn protocol(&self) -> &'static str {
-        if self.h2 { "h2" } else { "h1" }
-    }
-
-    /// For metrics.
-    pub fn tls_kind(&self) -> &'static str {
-        match (self.peer.tls, self.peer.spiffe.is_some()) {
-            (false, _) => "none",
-            (true, false) => "tls",
-            (true, true) => "mtls",
-        }
-    }
-
-    /// A head has arrived.
-    pub fn begin(&self) {
-        self.awaits_head_since.store(BUSY, Ordering::Relaxed);
-    }
-
-    /// The answer is out; on http/1 the next head is awaited from now on. An HTTP/2 connection is watched by pingora's
-    /// idle timeout instead, for its streams come and go side by side.
-    pub fn end(&self) {
-        if !self.h2 {
-            self.awaits_head_since.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
-        }
-    }
-
-    /// Resolves when a head has been awaited for longer than `limit`: a head that trickles in byte by byte resets
-    /// pingora's own timeout with each byte, but not this one.
-    pub async fn overdue(&self, limit: Duration) {
-        loop {
-            let left = match self.awaits_head_since.load(Ordering::Relaxed) {
-                BUSY => limit,
-                since => (Duration::from_millis(since) + limit).saturating_sub(self.opened.elapsed()),
-            };
-            if left.is_zero() {
-                return;
-            }
-            tokio::time::sleep(left).await;
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Bytes {
@@ -90,24 +30,27 @@ enum Bytes {
 #[derive(Debug)]
 pub struct Connection {
     bytes: Bytes,
+    /// Bytes that were read to know the protocol, and still belong to it.
+    looked_at: Vec<u8>,
     facts: Arc<Facts>,
     /// The one digest that carries a value of our choice for plaintext and TLS alike: the facts.
     digest: Arc<ProxyDigest>,
 }
 
 impl Connection {
-    pub fn plain(tcp: TcpStream, peer: Peer, h2: bool) -> Self {
-        Connection::new(Bytes::Plain(tcp), Facts::new(peer, h2))
+    pub fn plain(tcp: TcpStream, facts: Facts) -> Self {
+        Connection::new(Bytes::Plain(tcp), Vec::new(), facts)
     }
 
-    pub fn tls(stream: TlsStream<TcpStream>, peer: Peer, h2: bool) -> Self {
-        Connection::new(Bytes::Tls(Box::new(stream)), Facts::new(peer, h2))
+    pub fn tls(stream: TlsStream<TcpStream>, looked_at: Vec<u8>, facts: Facts) -> Self {
+        Connection::new(Bytes::Tls(Box::new(stream)), looked_at, facts)
     }
 
-    fn new(bytes: Bytes, facts: Arc<Facts>) -> Self {
+    fn new(bytes: Bytes, looked_at: Vec<u8>, facts: Facts) -> Self {
+        let facts = Arc::new(facts);
         let header = ResponseHeader::build_no_case(200, Some(0)).expect("200 is a status");
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(facts.clone()))));
-        Connection { bytes, facts, digest }
+        Connection { bytes, looked_at, facts, digest }
     }
 
     pub fn facts(&self) -> Arc<Facts> {
@@ -138,9 +81,44 @@ macro_rules! either {
     };
 }
 
+/// What a TLS stream without a telling ALPN carries, and the bytes that were read to know it: TLS cannot be peeked into.
+pub async fn look_within(stream: &mut TlsStream<TcpStream>, patience: Duration) -> io::Result<(Opening, Vec<u8>)> {
+    let mut looked_at = Vec::with_capacity(32);
+    let reading = async {
+        loop {
+            match guess(&looked_at) {
+                // Within TLS another handshake is just bytes.
+                Some(Opening::Tls) => return Ok(Opening::Opaque),
+                Some(opening) => return Ok::<_, io::Error>(opening),
+                None if stream.read_buf(&mut looked_at).await? == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                None => {}
+            }
+        }
+    };
+    let opening = tokio::time::timeout(patience, reading).await.unwrap_or(Ok(Opening::Opaque))?;
+    Ok((opening, looked_at))
+}
+
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buffer))
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = if self.looked_at.is_empty() {
+            either!(self.as_mut(), stream => stream.poll_read(cx, buffer))
+        } else {
+            let count = self.looked_at.len().min(buffer.remaining());
+            buffer.put_slice(&self.looked_at[..count]);
+            self.looked_at.drain(..count);
+            Poll::Ready(Ok(()))
+        };
+        match &polled {
+            Poll::Ready(Ok(())) if buffer.remaining() > 0 => self.facts.heard(buffer.filled().len() - before),
+            Poll::Ready(Ok(())) => self.facts.heard((buffer.filled().len() - before).max(1)),
+            Poll::Ready(Err(_)) => self.facts.heard(0),
+            Poll::Pending => {}
+        }
+        polled
     }
 }
 

@@ -8,7 +8,9 @@ mod page;
 
 use crate::config::Config;
 use crate::exchange::Exchange;
+use crate::record::unix_now;
 use crate::server::Running;
+use crate::tls::{Identity, Status};
 use http::{Reply, Request};
 use serde_json::json;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub struct Office {
     exchange: Arc<Exchange>,
     config: Config,
     running: Running,
+    identity: Option<Arc<Identity>>,
     since: Instant,
 }
 
@@ -46,8 +49,9 @@ pub async fn serve(listener: TcpListener, office: Arc<Office>) {
 }
 
 impl Office {
-    pub fn new(exchange: Arc<Exchange>, config: Config, running: Running) -> Self {
-        Office { exchange, config, running, since: Instant::now() }
+    /// `identity`: ours, where one is configured.
+    pub fn new(exchange: Arc<Exchange>, config: Config, running: Running, identity: Option<Arc<Identity>>) -> Self {
+        Office { exchange, config, running, identity, since: Instant::now() }
     }
 
     fn answer(&self, request: &Request) -> Reply {
@@ -56,7 +60,7 @@ impl Office {
             (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
             ("GET" | "HEAD", path) => match path {
                 "/" => Reply::html(self.page()),
-                "/metrics" => Reply::metrics(self.exchange.journal.metrics.expose(&self.exchange.admission.snapshot())),
+                "/metrics" => self.metrics(),
                 "/healthz/live" => Reply::text(200, "live\n"),
                 "/healthz/ready" => self.ready(),
                 "/config_dump" => Reply::json(200, &self.config.dump()),
@@ -66,8 +70,26 @@ impl Office {
         }
     }
 
-    /// Ready also while the worker sleeps, for it would be woken; not while starts fail.
+    /// The identity at this moment, and the moment.
+    fn identity(&self) -> Option<(Status, u64)> {
+        let now = unix_now().as_secs();
+        self.identity.as_ref().map(|identity| (identity.status(now), now))
+    }
+
+    fn metrics(&self) -> Reply {
+        let metrics = &self.exchange.journal.metrics;
+        if let Some((status, now)) = self.identity() {
+            metrics.identity(&status, status.ready(now).is_ok());
+        }
+        Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
+    }
+
+    /// Ready also while the worker sleeps, for it would be woken; not while starts fail, and not without an identity
+    /// that anybody would believe.
     fn ready(&self) -> Reply {
+        if let Some(Err(why)) = self.identity().map(|(status, now)| status.ready(now)) {
+            return Reply::text(503, &format!("{why}\n"));
+        }
         let snapshot = self.exchange.admission.snapshot();
         if self.exchange.ready() {
             return Reply::text(200, "ready\n");

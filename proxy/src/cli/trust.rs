@@ -7,7 +7,8 @@ use crate::auth::issuer::{Issuer, IssuerError, Token};
 use crate::auth::jwks::KeySet;
 use crate::auth::methods::jwt;
 use crate::config;
-use crate::tls::sources::files::{Files, SourceError, certificates};
+use crate::tls::pem::{SourceError, certificates};
+use crate::tls::sources::files::Files;
 use crate::tls::sources::self_signed::{
     self, Authority, AuthorityError, LEAF_TTL_SECONDS, Pair, TRUST_DOMAIN, Wish, fulfils,
 };
@@ -117,6 +118,7 @@ fn is_fresh(state: &State, name: &str, wish: &Wish, now: u64) -> Result<bool, Tr
         key: state.file(&format!("{name}.key")),
         trust_bundle: state.file("ca.pem"),
         trust_domain: TRUST_DOMAIN.into(),
+        trust: config::TrustFiles::default(),
     };
     let material = match files.load() {
         Ok(material) => material,
@@ -129,7 +131,11 @@ fn is_fresh(state: &State, name: &str, wish: &Wish, now: u64) -> Result<bool, Tr
         Err(SourceError::Nothing { path, what }) => {
             return Err(TrustError::Damaged { path, reason: format!("it holds no {what}") });
         }
-        Err(SourceError::Pem { path, reason }) => return Err(TrustError::Damaged { path, reason }),
+        Err(
+            SourceError::Pem { path, reason }
+            | SourceError::Crl { path, reason }
+            | SourceError::Authority { path, reason },
+        ) => return Err(TrustError::Damaged { path, reason }),
         Err(SourceError::Material { key: path, error: MaterialError::Key(error), .. }) => {
             return Err(TrustError::Damaged { path, reason: error.to_string() });
         }

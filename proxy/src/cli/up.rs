@@ -305,10 +305,11 @@ mod tests {
             let yaml = proxy_yaml(&args, &state, &models, Path::new("/bin/outrider-worker"));
             write_yaml(&state, "proxy.yaml", &yaml).unwrap();
             let config = Config::load(&state.file("proxy.yaml")).unwrap();
-            assert_eq!(config.worker.idle_timeout, args.idle_timeout);
-            assert_eq!((config.worker.concurrency, config.queue.requests_max), (4, 9));
-            assert_eq!(config.worker.models, ["smol: #1"]);
-            assert_eq!(config.worker.socket, state.file("worker.sock"));
+            let worker = config.worker().unwrap();
+            assert_eq!(worker.idle_timeout, args.idle_timeout);
+            assert_eq!((worker.concurrency, config.queue.requests_max), (4, 9));
+            assert_eq!(worker.models, ["smol: #1"]);
+            assert_eq!(worker.socket, state.file("worker.sock"));
             write_yaml(&state, "worker.yaml", &worker_yaml(&args, &state, &models)).unwrap();
             let text = fs::read_to_string(state.file("worker.yaml")).unwrap();
             let back: Value = serde_yaml_ng::from_str(&text).unwrap();

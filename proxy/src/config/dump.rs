@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Config, Method, TlsMode};
+use super::{Behind, Config, Destination, Forward, Method, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -10,43 +10,32 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-impl TlsMode {
-    /// As the file spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            TlsMode::Permissive => "permissive",
-            TlsMode::Strict => "strict",
-            TlsMode::Disable => "disable",
-        }
-    }
-}
-
 impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
         let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
-        let files = self.tls.files.as_ref().map(
-            |files| json!({"certificate": files.certificate, "key": files.key, "trust_bundle": files.trust_bundle}),
-        );
-        let command = self
-            .worker
-            .command
-            .as_ref()
-            .map(|command| json!({"program": command[0], "arguments": format!("{} not shown", command.len() - 1)}));
         let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
             "admin": self.admin.to_string(),
             "threads": self.threads,
-            "tls": {"mode": self.tls.mode.name(), "trust_domain": self.tls.trust_domain, "files": files},
+            "interception": {
+                "inbound": self.interception.inbound,
+                "detect_timeout_seconds": seconds(self.interception.detect_timeout),
+            },
+            "tls": self.tls.dump(),
             "auth": {"methods": methods},
-            "worker": {
-                "socket": self.worker.socket,
-                "command": command,
-                "models": self.worker.models,
-                "concurrency": self.worker.concurrency,
-                "idle_timeout_seconds": self.worker.idle_timeout.map(seconds),
-                "start_timeout_seconds": seconds(self.worker.start_timeout),
+            "policy": self.policy.as_ref().map(|policy| json!({
+                "folder": policy.folder,
+                "namespace": policy.namespace,
+                "labels": policy.labels,
+                "root_namespace": policy.root_namespace,
+            })),
+            "xfcc": self.xfcc.name(),
+            "worker": self.worker().map(worker),
+            "forward": match &self.behind {
+                Behind::Forward(to) => Some(forward(to)),
+                Behind::Worker(_) => None,
             },
             "queue": {
                 "requests_max": self.queue.requests_max,
@@ -64,10 +53,43 @@ impl Config {
                 "streams_max": limits.streams_max,
                 "idle_timeout_seconds": seconds(limits.idle_timeout),
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
+                "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
         })
     }
+}
+
+fn worker(worker: &Worker) -> Value {
+    let command = worker.command.as_ref();
+    let command =
+        command.map(|words| json!({"program": words[0], "arguments": format!("{} not shown", words.len() - 1)}));
+    json!({
+        "socket": worker.socket,
+        "command": command,
+        "models": worker.models,
+        "concurrency": worker.concurrency,
+        "idle_timeout_seconds": worker.idle_timeout.map(seconds),
+        "start_timeout_seconds": seconds(worker.start_timeout),
+    })
+}
+
+fn forward(forward: &Forward) -> Value {
+    let to = match &forward.to {
+        Destination::Tcp(address) => address.to_string(),
+        Destination::Unix(path) => format!("unix:{}", path.display()),
+        Destination::Original(None) => "original".into(),
+        Destination::Original(Some(host)) => format!("{host}:original"),
+    };
+    json!({
+        "to": to,
+        "protocol": forward.protocol.name(),
+        "concurrency": forward.concurrency,
+        "connect_timeout_seconds": seconds(forward.connect_timeout),
+        "idle_timeout_seconds": seconds(forward.idle_timeout),
+        "response_timeout_seconds": forward.response_timeout.map(seconds),
+        "start_timeout_seconds": seconds(forward.start_timeout),
+    })
 }
 
 fn method(method: &Method) -> Value {

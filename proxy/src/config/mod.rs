@@ -4,9 +4,14 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 mod dump;
+pub mod inbound;
 pub mod quantity;
 mod raw;
+mod tls;
 
+pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
+
+pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,41 +23,24 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Runtimes, each on one thread with its own accept loop.
     pub threads: usize,
+    pub interception: Interception,
     pub tls: Tls,
     pub auth: Auth,
-    pub worker: Worker,
+    pub policy: Option<Policy>,
+    pub xfcc: Xfcc,
+    pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
 }
 
+/// Who answers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
-    pub mode: TlsMode,
-    /// Client certificates must carry a SPIFFE id of this trust domain. Empty with [`TlsMode::Disable`].
-    pub trust_domain: String,
-    /// Present unless the mode is [`TlsMode::Disable`].
-    pub files: Option<TlsFiles>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Plaintext, TLS without and TLS with a client certificate, all on one port.
-    Permissive,
-    /// TLS with a client certificate of the trust domain, and nothing else.
-    Strict,
-    /// Plaintext only.
-    Disable,
-}
-
-/// PEM files.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsFiles {
-    /// The server's chain, leaf first.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// The CAs that client certificates must chain to.
-    pub trust_bundle: PathBuf,
+pub enum Behind {
+    /// Our own worker: requests are understood, and answered here.
+    Worker(Worker),
+    /// A foreign server: requests are passed on.
+    Forward(Forward),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +112,8 @@ pub struct Limits {
     /// After so long a connection is asked to go (GOAWAY, `connection: close`), so that rotated certificates and new
     /// replicas are noticed. `None`: never.
     pub connection_age_max: Option<Duration>,
+    /// What still runs on a connection this long after it was asked to go is cut. `None`: it may end by itself.
+    pub connection_age_grace: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +135,14 @@ pub enum Error {
 }
 
 impl Config {
+    /// Our own worker, if one answers.
+    pub fn worker(&self) -> Option<&Worker> {
+        match &self.behind {
+            Behind::Worker(worker) => Some(worker),
+            Behind::Forward(_) => None,
+        }
+    }
+
     /// Reads and validates a file; relative paths in it are relative to the folder it is in.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;

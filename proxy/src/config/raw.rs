@@ -2,8 +2,10 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::quantity::Quantity;
-use super::{Auth, Config, Drain, Jwt, Limits, Method, Queue, Tls, TlsFiles, TlsMode, Worker};
+use super::tls::RawTls;
+use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,25 +20,20 @@ pub struct Raw {
     listen: Option<String>,
     admin: Option<String>,
     threads: Option<usize>,
+    #[serde(default)]
+    interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
-    worker: RawWorker,
+    policy: Option<RawPolicy>,
+    xfcc: Option<String>,
+    worker: Option<RawWorker>,
+    forward: Option<RawForward>,
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    mode: String,
-    trust_domain: Option<String>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    trust_bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,7 +62,7 @@ struct RawJwt {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawWorker {
     socket: PathBuf,
@@ -97,6 +94,7 @@ struct RawLimits {
     streams_max: Option<u32>,
     idle_timeout: Option<Quantity>,
     connection_age_max: Option<Quantity>,
+    connection_age_grace: Option<Quantity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,14 +105,14 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, path: &str, words: impl std::fmt::Display) {
+    pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
         self.0.push(format!("{path}: {words}"));
     }
 
-    fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+    pub(super) fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
         let Some(given) = given else { return default };
         match given.duration() {
             Ok(duration) if duration.is_zero() => self.add(path, "must be more than nothing"),
@@ -124,7 +122,12 @@ impl Problems {
         default
     }
 
-    fn optional(&mut self, path: &str, given: &Option<Quantity>, default: Option<Duration>) -> Option<Duration> {
+    pub(super) fn optional(
+        &mut self,
+        path: &str,
+        given: &Option<Quantity>,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
         let Some(given) = given else { return default };
         match given.duration_or_never() {
             Ok(Some(duration)) if duration.is_zero() => self.add(path, "must be more than nothing, or `never`"),
@@ -173,15 +176,25 @@ impl Raw {
             // On the loopback: who can read metrics and drain the server must already be on the machine.
             admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
             threads: p.count("threads", self.threads, cores),
+            interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
             auth: self.auth.validate(base, p),
-            worker: self.worker.validate(base, p),
+            policy: self.policy.map(|policy| policy.validate(base, p)),
+            xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
+            behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
         };
-        if config.tls.mode == TlsMode::Disable && config.auth.methods.contains(&Method::Mtls) {
+        if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+        }
+        let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
+        if original && !config.interception.inbound {
+            p.add(
+                "forward.to",
+                "`original` needs interception.inbound: only a redirect tells where a caller was going",
+            );
         }
         if config.listen == config.admin && config.listen.port() != 0 {
             p.add("admin", "must not be the address of `listen`");
@@ -193,39 +206,14 @@ impl Raw {
     }
 }
 
-impl RawTls {
-    fn validate(self, base: &Path, p: &mut Problems) -> Tls {
-        let mode = match self.mode.as_str() {
-            "permissive" => TlsMode::Permissive,
-            "strict" => TlsMode::Strict,
-            "disable" => TlsMode::Disable,
-            other => {
-                p.add("tls.mode", format!("`{other}` is none of permissive, strict, disable"));
-                TlsMode::Disable
-            }
-        };
-        let trust_domain = self.trust_domain.unwrap_or_default();
-        if mode == TlsMode::Disable {
-            return Tls { mode, trust_domain, files: None };
+fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p: &mut Problems) -> Behind {
+    match (worker, forward) {
+        (Some(worker), None) => Behind::Worker(worker.validate(base, p)),
+        (None, Some(forward)) => Behind::Forward(forward.validate(base, p)),
+        (worker, _) => {
+            p.add("worker", "exactly one of `worker` and `forward` says who answers");
+            Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
         }
-        // SPIFFE-ID §2.1: a trust domain is lower-case letters, digits, dots, dashes and underscores.
-        let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
-        if trust_domain.is_empty() {
-            p.add("tls.trust_domain", "is needed, for example `outrider.local`");
-        } else if !trust_domain.bytes().all(sane) {
-            p.add("tls.trust_domain", format!("`{trust_domain}` is no SPIFFE trust domain (a-z 0-9 . - _)"));
-        }
-        let mut file = |path: &str, given: Option<PathBuf>| match given {
-            Some(given) => base.join(given),
-            None => {
-                p.add(path, "is needed unless tls.mode is `disable`");
-                PathBuf::new()
-            }
-        };
-        let certificate = file("tls.certificate", self.certificate);
-        let key = file("tls.key", self.key);
-        let trust_bundle = file("tls.trust_bundle", self.trust_bundle);
-        Tls { mode, trust_domain, files: Some(TlsFiles { certificate, key, trust_bundle }) }
     }
 }
 
@@ -319,6 +307,12 @@ impl RawLimits {
             streams_max,
             idle_timeout: p.duration("limits.idle_timeout", &self.idle_timeout, 10 * MINUTE),
             connection_age_max: p.optional("limits.connection_age_max", &self.connection_age_max, Some(60 * MINUTE)),
+            // Long enough for an answer that runs to end, short against the life of a certificate.
+            connection_age_grace: p.optional(
+                "limits.connection_age_grace",
+                &self.connection_age_grace,
+                Some(10 * MINUTE),
+            ),
         }
     }
 }

@@ -16,8 +16,8 @@ fn parse(text: &str) -> Result<Config, Error> {
 fn what_does_the_smallest_file_mean() {
     let config = parse(SMALL).unwrap();
     assert_eq!(config.listen.port(), 8443);
-    assert_eq!(config.worker.socket, Path::new("/etc/outrider/worker.sock"));
-    assert_eq!(config.worker.idle_timeout, None);
+    assert_eq!(config.worker().unwrap().socket, Path::new("/etc/outrider/worker.sock"));
+    assert_eq!(config.worker().unwrap().idle_timeout, None);
     assert_eq!(config.limits.body_bytes_max, 16 << 20);
     assert_eq!(config.queue.wait_max, Duration::from_secs(300));
     assert!(config.dump()["limits"]["streams_max"].is_u64());
@@ -67,5 +67,29 @@ fn is_the_example_a_configuration() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
     let config = Config::load(&path).unwrap();
     assert_eq!(config.tls.mode, TlsMode::Permissive);
-    assert!(config.worker.command.is_some());
+    assert!(config.worker().unwrap().command.is_some());
+}
+
+#[test]
+fn who_answers() {
+    let foreign = SMALL.replace("worker: {socket: worker.sock, models: [smollm2]}", "forward: {to: 127.0.0.1:8000}");
+    let config = parse(&foreign).unwrap();
+    let Behind::Forward(forward) = &config.behind else { panic!("a worker") };
+    assert_eq!((forward.protocol, forward.concurrency), (Protocol::Auto, None));
+    assert_eq!(config.dump()["forward"]["to"], "127.0.0.1:8000");
+    for (text, path) in [
+        (foreign.replace("127.0.0.1:8000", "original"), "forward.to"),
+        (foreign.replace("127.0.0.1:8000", "nowhere"), "forward.to"),
+        (foreign.replace("8000}", "8000, protocol: h3}"), "forward.protocol"),
+        (format!("{foreign}\nworker: {{socket: w.sock, models: [a]}}"), "worker"),
+        (format!("{foreign}\nxfcc: maybe"), "xfcc"),
+        (foreign.replace("disable}", "disable, ports: {8080: tls}}"), "tls.ports.8080"),
+        (SMALL.replace("worker: {socket: worker.sock, models: [smollm2]}", ""), "worker"),
+    ] {
+        let Err(Error::Contradictions { problems, .. }) = parse(&text) else { panic!("accepted: {text}") };
+        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{path}: "))), "{problems:?}");
+    }
+    assert!(
+        parse(&format!("{}\ninterception: {{inbound: true}}", foreign.replace("127.0.0.1:8000", "original"))).is_ok()
+    );
 }

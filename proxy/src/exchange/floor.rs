@@ -1,8 +1,11 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
+use crate::accept::Busy;
+use crate::config::Forward;
 use crate::dialects::{Answer, Dialect, Event};
 use crate::downstream::{Downstream, neutral_refusal};
 use crate::error::{Error, Verdict};
+use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
 use crate::record::{Journal, Record, draw_id, unix_now};
 use crate::tls::Peer;
@@ -57,6 +60,15 @@ impl<'a> Floor<'a> {
         &self.caller.facts().peer
     }
 
+    pub fn busy(&self) -> &Busy {
+        self.caller.busy()
+    }
+
+    /// Leaves the rest to a foreign server.
+    pub fn hand_over(self, passage: Passage, config: &Forward) -> Handover {
+        Handover::new(passage, config, self.record, self.expires, self.caller.into_busy())
+    }
+
     pub fn speaks(&mut self, voice: Voice) {
         self.voice = voice;
     }
@@ -82,6 +94,7 @@ impl<'a> Floor<'a> {
                 None => std::future::pending().await,
             }
         };
+        let busy = self.caller.busy().facts().clone();
         let cut = async {
             if self.cut.wait_for(|cut| *cut).await.is_err() {
                 std::future::pending().await
@@ -90,6 +103,7 @@ impl<'a> Floor<'a> {
         tokio::select! {
             biased;
             () = cut => Err(Error::Draining),
+            () = busy.overstayed() => Err(Error::Draining),
             () = expired => Err(Error::CredentialRefused { reason: "expired" }),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
@@ -170,7 +184,7 @@ impl<'a> Floor<'a> {
 }
 
 /// The headers every dialect's refusals share.
-fn explain(headers: &mut HeaderMap, verdict: &Verdict) {
+pub fn explain(headers: &mut HeaderMap, verdict: &Verdict) {
     headers.insert("x-outrider-refused-by", HeaderValue::from_static(verdict.part));
     if let Some(after) = verdict.retry_after {
         // Whole seconds, rounded up (RFC 9110 §10.2.3): a client told 0 would come back at once.

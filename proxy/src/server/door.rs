@@ -1,19 +1,24 @@
-//! The one place where pingora's proxy is instantiated: a door that hands each request to the exchange and forwards none.
+//! The one place where pingora's proxy is instantiated: a door that leads each request to the exchange, and carries
+//! those that the exchange hands over.
 //!
 //! Small on purpose: everything generic over it is compiled anew whenever it changes.
 
 use crate::config::Config;
 use crate::downstream::Downstream;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Outcome};
+use crate::forward::Handover;
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
-use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub type App = HttpProxy<Door>;
 
@@ -24,8 +29,10 @@ pub struct Door(Arc<Exchange>);
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// One for each serving thread: connections to a foreign server stay on the thread that opened them.
 pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
-    let conf = ServerConf { threads: config.threads, ..ServerConf::default() };
+    // pingora speaks no TLS for us towards anybody, so it need not load the machine's authorities.
+    let conf = ServerConf { threads: 1, ca_file: Some("/dev/null".into()), ..ServerConf::default() };
     let mut app = HttpProxy::new(Door(exchange), Arc::new(conf));
     app.handle_init_modules();
     let mut options = HttpServerOptions::default();
@@ -41,36 +48,104 @@ pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
     Arc::new(app)
 }
 
+/// Set while a foreign server answers.
+type Context = Option<Box<Handover>>;
+
+fn handed(context: &mut Context) -> Result<&mut Handover> {
+    // `request_filter` lets nothing pass without one.
+    context.as_deref_mut().ok_or_else(|| Error::new(ErrorType::InternalError))
+}
+
 #[async_trait]
 impl ProxyHttp for Door {
-    type CTX = ();
+    type CTX = Context;
 
-    fn new_ctx(&self) {}
+    fn new_ctx(&self) -> Context {
+        None
+    }
 
     /// None: by default a compression module would sit in every request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, _: &mut ()) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let caller = Downstream::new(session.as_downstream_mut(), &self.0.limits);
         let Some(caller) = caller else { return Err(Error::new(ErrorType::InternalError)) };
-        if self.0.serve(caller).await {
-            return Ok(true);
+        match self.0.serve(caller).await {
+            Outcome::Answered { to_the_end: true } => Ok(true),
+            // Dropping the session resets the stream or closes the connection: an end nobody takes for a clean one.
+            Outcome::Answered { to_the_end: false } => Err(Error::new(ErrorType::ConnectionClosed).into_down()),
+            Outcome::HandedOver(handover) => {
+                *context = Some(handover);
+                Ok(false)
+            }
         }
-        // Dropping the session resets the stream or closes the connection: an end nobody takes for a clean one.
-        Err(Error::new(ErrorType::ConnectionClosed).into_down())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, _: &mut ()) -> Result<Box<HttpPeer>> {
-        // `request_filter` answers every request itself.
-        Err(Error::new(ErrorType::InternalError))
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        Ok(Box::new(handed(context)?.peer()?))
     }
 
-    async fn fail_to_proxy(&self, _: &mut Session, _: &Error, _: &mut ()) -> FailToProxy {
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        handed(context)?.taken(bytes, self.0.limits.body_bytes_max)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        handed(context)?.prepare(request)
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        handed(context)?.answered(response);
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        handed(context)?.passes(body.as_ref().map_or(0, Bytes::len))?;
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let sent = session.response_written().is_some();
+        let refusal = context.as_deref_mut().and_then(|handover| Some((handover.failed(error, sent)?, handover)));
+        if let Some((parts, handover)) = refusal {
+            let caller = Downstream::new(session.as_downstream_mut(), &self.0.limits);
+            if let Some(mut caller) = caller
+                && caller.send(parts, &handover.record.request_id).await.is_ok()
+            {
+                caller.linger().await;
+            }
+        }
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }
 
     /// The access log has it already, in our own words.
-    fn suppress_error_log(&self, _: &Session, _: &(), _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 }

@@ -34,7 +34,11 @@ fn start(yaml: &str, scripts: Vec<Vec<Line>>, target: Sleepy) -> Sidecar {
     let config = Config::parse(yaml, Path::new("/tmp"), Path::new("test.yaml")).unwrap();
     let fake = Arc::new(Fake::new(scripts));
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Kept(Mutex::default()) };
-    let parts = Parts { worker: fake.clone(), target: Arc::new(target), dialects: TOY, journal };
+    let answers = match &config.behind {
+        Behind::Worker(_) => Answers::Worker(fake.clone()),
+        Behind::Forward(forward) => Answers::Foreign(forward.clone()),
+    };
+    let parts = Parts { answers, target: Arc::new(target), dialects: TOY, journal };
     let server = Server::open(config, parts).unwrap();
     let exchange = server.exchange.clone();
     let (stop, stopped) = mpsc::unbounded_channel();
@@ -335,5 +339,6 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
     assert!(open.contains("ready: true"), "{open}");
 }
 
+mod forward;
 mod h2c;
 mod tls;

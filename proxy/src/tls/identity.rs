@@ -125,11 +125,15 @@ pub struct Peer {
     pub spiffe: Option<SpiffeId>,
     pub tls: bool,
     pub address: SocketAddr,
+    /// The name the caller asked for in its handshake.
+    pub sni: Option<String>,
+    /// When its certificate ends, seconds since 1970.
+    pub not_after_unix: Option<i64>,
 }
 
 impl Peer {
     pub fn plaintext(address: SocketAddr) -> Peer {
-        Peer { spiffe: None, tls: false, address }
+        Peer { spiffe: None, tls: false, address, sni: None, not_after_unix: None }
     }
 }
 

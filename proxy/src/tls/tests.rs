@@ -2,7 +2,6 @@
 
 use super::sources::self_signed::{Authority, Pair, TRUST_DOMAIN, Wish, make_authority};
 use super::*;
-use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -39,10 +38,20 @@ impl Domain {
         self.sign("spiffe://outrider.local/ns/default/sa/client", 600, now())
     }
 
+    fn trust(&self) -> Trust {
+        Trust::new().with_bundle(TRUST_DOMAIN, &[der(&self.ca)]).unwrap()
+    }
+
     fn material(&self) -> Material {
         let server = self.sign("spiffe://outrider.local/ns/default/sa/outrider", 600, now());
-        Material::new(chain(&server), key(&server), vec![der(&self.ca)], TRUST_DOMAIN).unwrap()
+        Material::new(chain(&server), key(&server), self.trust(), TRUST_DOMAIN).unwrap()
     }
+}
+
+fn held(material: Material) -> Arc<Identity> {
+    let identity = Identity::new("test");
+    identity.install(material);
+    identity
 }
 
 fn der(pair: &Pair) -> CertificateDer<'static> {
@@ -107,7 +116,7 @@ async fn meet(
 async fn who_is_let_in() {
     let ours = domain(TRUST_DOMAIN);
     let theirs = domain(TRUST_DOMAIN);
-    let hot = Arc::new(ArcSwap::from_pointee(ours.material()));
+    let hot = held(ours.material());
     let strict = server_config(Mode::Strict, hot.clone());
     let permissive = server_config(Mode::Permissive, hot.clone());
 
@@ -125,7 +134,7 @@ async fn who_is_let_in() {
         ("untrusted", theirs.workload()),
         ("expired", ours.sign(id.as_str(), 0, now() - 10)),
         ("not_yet_valid", ours.sign(id.as_str(), 900, now() + 600)),
-        ("wrong_trust_domain", ours.sign(foreign, 600, now())),
+        ("unknown_trust_domain", ours.sign(foreign, 600, now())),
         ("not_an_svid", ours.sign("spiffe://outrider.local", 600, now())),
         ("not_an_svid", without_uri(&ours)),
     ];
@@ -134,7 +143,7 @@ async fn who_is_let_in() {
         for server in [&strict, &permissive] {
             let (reason, words) = meet(server.clone(), client(&ours, Some(&pair))).await.unwrap_err();
             assert_eq!(reason, expected);
-            assert!(verify::HANDSHAKE_REASONS.contains(&reason));
+            assert!(HANDSHAKE_REASONS.contains(&reason));
             heard.insert(words);
         }
     }
@@ -153,13 +162,13 @@ fn without_uri(domain: &Domain) -> Pair {
 #[tokio::test]
 async fn does_a_rotation_change_the_next_handshake() {
     let (old, new) = (domain(TRUST_DOMAIN), domain(TRUST_DOMAIN));
-    let hot = Arc::new(ArcSwap::from_pointee(old.material()));
+    let hot = held(old.material());
     let server = server_config(Mode::Strict, hot.clone());
     // One client configuration for both: were a session resumed, the second handshake would not ask the verifier.
     let (held, shown) = (old.workload(), new.workload());
     let returning = client(&old, Some(&held));
     assert!(meet(server.clone(), returning.clone()).await.is_ok());
-    hot.store(Arc::new(new.material()));
+    hot.install(new.material());
     assert!(meet(server.clone(), returning).await.is_err());
     assert!(meet(server, client(&new, Some(&shown))).await.is_ok());
 }
@@ -168,16 +177,19 @@ async fn does_a_rotation_change_the_next_handshake() {
 fn which_parts_make_no_identity() {
     let ours = domain(TRUST_DOMAIN);
     let (one, other) = (ours.workload(), ours.workload());
-    let make = |chain, key, roots, domain: &str| Material::new(chain, key, roots, domain).unwrap_err();
-    let roots = || vec![der(&ours.ca)];
-    assert!(matches!(make(chain(&one), key(&one), roots(), "Not A Domain"), MaterialError::TrustDomain(_)));
-    assert!(matches!(make(vec![], key(&one), roots(), TRUST_DOMAIN), MaterialError::NoCertificate));
-    assert!(matches!(make(chain(&one), key(&other), roots(), TRUST_DOMAIN), MaterialError::Key(_)));
-    assert!(matches!(make(chain(&one), key(&one), vec![], TRUST_DOMAIN), MaterialError::NoRoot));
-    assert!(matches!(make(chain(&one), key(&one), roots(), "other"), MaterialError::ForeignCertificate { .. }));
+    let make = |chain, key, trust, domain: &str| Material::new(chain, key, trust, domain).unwrap_err();
+    assert!(matches!(make(chain(&one), key(&one), ours.trust(), "Not A Domain"), MaterialError::TrustDomain(_)));
+    assert!(matches!(make(vec![], key(&one), ours.trust(), TRUST_DOMAIN), MaterialError::NoCertificate));
+    assert!(matches!(make(chain(&one), key(&other), ours.trust(), TRUST_DOMAIN), MaterialError::Key(_)));
+    assert!(matches!(make(chain(&one), key(&one), Trust::new(), TRUST_DOMAIN), MaterialError::NoRoot));
+    assert!(matches!(make(chain(&one), key(&one), ours.trust(), "other"), MaterialError::ForeignCertificate { .. }));
     let junk = CertificateDer::from(vec![1, 2, 3]);
-    assert!(matches!(make(vec![junk.clone()], key(&one), roots(), TRUST_DOMAIN), MaterialError::BadCertificate));
-    assert!(matches!(make(chain(&one), key(&one), vec![junk], TRUST_DOMAIN), MaterialError::BadRoot { .. }));
+    assert!(matches!(make(vec![junk.clone()], key(&one), ours.trust(), TRUST_DOMAIN), MaterialError::BadCertificate));
+    let bundle = |roots: &[CertificateDer<'_>]| Trust::new().with_bundle(TRUST_DOMAIN, roots).unwrap_err();
+    assert!(matches!(bundle(&[junk]), MaterialError::BadRoot { .. }));
+    assert!(matches!(bundle(&[]), MaterialError::NoRoot));
+    let list = revocation::Crl::parse_all(&[b"junk"]).map(|_| ()).unwrap_err();
+    assert!(matches!(list, MaterialError::BadCrl { index: 0, .. }));
     let material = ours.material();
     assert_eq!(material.spiffe().unwrap().service_account(), Some("outrider"));
     assert!(material.not_after_unix() > i64::try_from(now()).unwrap());
@@ -200,10 +212,11 @@ async fn are_changed_files_taken_whole_and_bad_ones_not() {
         key: at("key"),
         trust_bundle: at("bundle"),
         trust_domain: TRUST_DOMAIN.into(),
+        trust: Default::default(),
     };
-    let hot = Arc::new(ArcSwap::from_pointee(files.load().unwrap()));
+    let hot = held(files.load().unwrap());
     let watch = tokio::spawn(files.clone().watch(hot.clone(), std::time::Duration::from_millis(5)));
-    let serial = |hot: &ArcSwap<Material>| hot.load().spiffe().unwrap().to_string();
+    let serial = |hot: &Identity| hot.load().unwrap().spiffe().unwrap().to_string();
 
     write(&ours.sign("spiffe://outrider.local/second", 600, now()));
     while serial(&hot) != "spiffe://outrider.local/second" {

@@ -3,7 +3,7 @@
 mod external;
 mod process;
 
-pub use external::External;
+pub use external::{Address, External};
 pub use process::Process;
 
 use async_trait::async_trait;

@@ -1,24 +1,29 @@
-//! Certificate, key and trust bundle from PEM files, reread when any of them changes.
+//! Certificate, key, trust bundles and revocation lists from files, reread when any of them changes.
 //!
 //! A rotation is taken whole or not at all: files that do not fit together, or cannot be read, leave the old identity
-//! in force and say why in the log.
+//! in force and say why in the log. Symbolic links are followed at every look, for Kubernetes swaps `..data` and not
+//! the files.
 
-use crate::files::{Stamp, read_bounded};
-use crate::tls::verify::{Material, MaterialError};
-use arc_swap::ArcSwap;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::io;
-use std::path::{Path, PathBuf};
+use super::{Source, put};
+use crate::config::{self, IdentitySource, TrustFiles};
+use crate::files::Stamp;
+use crate::tls::pem::{SourceError, certificates, key, with_trust_files};
+use crate::tls::{Identity, Material, Trust};
+use async_trait::async_trait;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-const FILE_BYTES_MAX: u64 = 4 << 20;
+pub const NAME: &str = "files";
 
-/// Rotations are known this late at most. Three `stat`s per period cost nothing.
-pub const WATCH_PERIOD: Duration = Duration::from_secs(2);
+/// Changes are seen this late at most. A handful of `stat`s per look cost some microseconds.
+pub const WATCH_PERIOD: Duration = Duration::from_millis(100);
+/// Files that changed must have been at rest for so long: certificate and key are two writes …
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// … but somebody who writes without end is not waited for without end.
+const DEBOUNCES_MAX: usize = 10;
 
-/// Where the three parts of an identity are.
+/// Where the parts of an identity are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Files {
     /// The chain, leaf first.
@@ -27,23 +32,32 @@ pub struct Files {
     pub key: PathBuf,
     /// Every authority of the trust domain.
     pub trust_bundle: PathBuf,
-    /// Whose clients may come.
+    /// Ours.
     pub trust_domain: String,
+    /// Other domains, and what is revoked.
+    pub trust: TrustFiles,
 }
 
-/// Why the files do not make an identity; names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error("cannot read {}: {error}", path.display())]
-    Read { path: PathBuf, error: io::Error },
-    #[error("{} holds no {what} in PEM", path.display())]
-    Nothing { path: PathBuf, what: &'static str },
-    #[error("{} is not PEM: {reason}", path.display())]
-    Pem { path: PathBuf, reason: String },
-    #[error("{} and {} do not serve: {error}", certificate.display(), key.display())]
-    Material { certificate: PathBuf, key: PathBuf, error: MaterialError },
-    #[error("{} does not serve as trust bundle: {error}", path.display())]
-    Bundle { path: PathBuf, error: MaterialError },
+pub fn open(tls: &config::Tls) -> Option<Box<dyn Source>> {
+    let Some(IdentitySource::Files(files)) = &tls.source else { return None };
+    Some(Box::new(Files {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        trust_bundle: files.trust_bundle.clone(),
+        trust_domain: tls.trust_domain.clone(),
+        trust: tls.trust.clone(),
+    }))
+}
+
+#[async_trait]
+impl Source for Files {
+    fn first(&self) -> Result<Option<Material>, SourceError> {
+        self.load().map(Some)
+    }
+
+    async fn run(self: Box<Self>, identity: Arc<Identity>) {
+        self.watch(identity, WATCH_PERIOD).await;
+    }
 }
 
 impl Files {
@@ -51,83 +65,97 @@ impl Files {
         let chain = certificates(&self.certificate)?;
         let roots = certificates(&self.trust_bundle)?;
         let key = key(&self.key)?;
-        Material::new(chain, key, roots, &self.trust_domain).map_err(|error| match error {
-            MaterialError::NoRoot | MaterialError::BadRoot { .. } => {
-                SourceError::Bundle { path: self.trust_bundle.clone(), error }
-            }
-            _ => SourceError::Material { certificate: self.certificate.clone(), key: self.key.clone(), error },
+        let trust = Trust::new()
+            .with_bundle(&self.trust_domain, &roots)
+            .map_err(|error| SourceError::Bundle { path: self.trust_bundle.clone(), error })?;
+        let trust = with_trust_files(trust, &self.trust)?;
+        Material::new(chain, key, trust, &self.trust_domain).map_err(|error| SourceError::Material {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            error,
         })
     }
 
-    /// Swaps new material in whenever the files have changed, for ever. Start it on one runtime only.
-    pub async fn watch(self, material: Arc<ArcSwap<Material>>, period: Duration) {
-        // Nothing is known of the moment they were first loaded, so the first look loads them once more.
-        let mut known = None;
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Puts new material in force whenever the files have changed, for ever. Start it on one runtime only.
+    pub async fn watch(self, identity: Arc<Identity>, period: Duration) {
+        let paths: Vec<PathBuf> = [&self.certificate, &self.key, &self.trust_bundle].map(Clone::clone).into();
+        let mut watch = Watch::new(paths.into_iter().chain(self.trust.paths()).collect());
+        // Between the first load and this moment a change may have gone unseen: the first look loads once more.
+        let mut seen = false;
         loop {
-            ticks.tick().await;
+            let stamps = watch.settled(period, seen).await;
+            seen = true;
             let files = self.clone();
             // A slow disk must not hold up the connections of this thread.
-            let Ok(Some((stamps, loaded))) = tokio::task::spawn_blocking(move || files.look(known)).await else {
+            let Ok(loaded) = tokio::task::spawn_blocking(move || files.load()).await else { continue };
+            if watch.now().await != stamps {
+                // Changed while being read: the parts may be of two generations. The next look finds them at rest.
                 continue;
-            };
-            match loaded {
-                Ok(new) => replace(&material, new, known.is_some()),
-                Err(error) => tracing::error!(%error, "identity not reloaded; the old one stays"),
             }
-            known = Some(stamps);
+            watch.known = stamps;
+            match loaded {
+                Ok(new) if identity.load().is_some_and(|held| held.same_as(&new)) => {}
+                Ok(new) => put(&identity, new),
+                Err(error) => identity.failed(&error),
+            }
         }
     }
+}
 
-    fn stamps(&self) -> Stamps {
-        [&self.certificate, &self.key, &self.trust_bundle].map(|path| Stamp::of(path).ok())
+impl TrustFiles {
+    /// Every file of them.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.crl.iter().chain(self.federated.values()).cloned().collect()
+    }
+}
+
+/// Files whose changes somebody waits for.
+pub struct Watch {
+    paths: Arc<Vec<PathBuf>>,
+    known: Vec<Option<Stamp>>,
+}
+
+impl Watch {
+    pub fn new(paths: Vec<PathBuf>) -> Watch {
+        let known = stamps(&paths);
+        Watch { paths: Arc::new(paths), known }
     }
 
-    /// What the files hold now, unless they are as known.
-    fn look(&self, known: Option<Stamps>) -> Option<(Stamps, Result<Material, SourceError>)> {
-        let before = self.stamps();
-        if Some(before) == known {
-            return None;
+    /// Resolves when the files are other than before and at rest; without any file, never. What it saw counts as known.
+    pub async fn changed(&mut self, period: Duration) {
+        if self.paths.is_empty() {
+            return std::future::pending().await;
         }
-        let loaded = self.load();
-        // Changed while being read: the parts may be of two generations. The next look will find them at rest.
-        (self.stamps() == before).then_some((before, loaded))
+        self.known = self.settled(period, true).await;
+    }
+
+    /// The stamps of files at rest: at once, or when they differ from what is known.
+    async fn settled(&self, period: Duration, wait: bool) -> Vec<Option<Stamp>> {
+        let mut stamps = self.now().await;
+        while wait && stamps == self.known {
+            tokio::time::sleep(period).await;
+            stamps = self.now().await;
+        }
+        for _ in 0..DEBOUNCES_MAX {
+            if stamps == self.known {
+                break;
+            }
+            tokio::time::sleep(DEBOUNCE.min(period)).await;
+            let later = self.now().await;
+            if later == stamps {
+                break;
+            }
+            stamps = later;
+        }
+        stamps
+    }
+
+    async fn now(&self) -> Vec<Option<Stamp>> {
+        let paths = self.paths.clone();
+        tokio::task::spawn_blocking(move || stamps(&paths)).await.unwrap_or_default()
     }
 }
 
-type Stamps = [Option<Stamp>; 3];
-
-fn replace(material: &ArcSwap<Material>, new: Material, rotated: bool) {
-    if rotated {
-        let id = new.spiffe().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(spiffe = id, not_after_unix = new.not_after_unix(), "identity reloaded");
-    }
-    material.store(Arc::new(new));
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
-    read_bounded(path, FILE_BYTES_MAX).map_err(|error| SourceError::Read { path: path.into(), error })
-}
-
-/// Every certificate of a PEM file, in its order; at least one.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError> {
-    let bytes = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let found = found.map_err(|error| bad_pem(path, "certificate", error))?;
-    if found.is_empty() {
-        return Err(SourceError::Nothing { path: path.into(), what: "certificate" });
-    }
-    Ok(found)
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, SourceError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| bad_pem(path, "private key", error))
-}
-
-fn bad_pem(path: &Path, what: &'static str, error: pem::Error) -> SourceError {
-    match error {
-        pem::Error::NoItemsFound => SourceError::Nothing { path: path.into(), what },
-        error => SourceError::Pem { path: path.into(), reason: error.to_string() },
-    }
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    paths.iter().map(|path| Stamp::of(path).ok()).collect()
 }

@@ -1,16 +1,26 @@
 //! A trust domain for development: an authority of its own and the identities it signs. Nothing outside trusts it.
 //!
-//! Pure: keys and certificates as PEM text in and out. Never keeps or writes a file, and never reads a clock.
+//! The authority is pure: keys and certificates as PEM text in and out. Only the source at the end, which signs for its
+//! own process, reads a clock, and the authority's files if it is given some. Never writes a file.
 
+use super::{Source, chance, life, put};
+use crate::config::{self, IdentitySource};
+use crate::record::unix_now;
 use crate::tls::identity::{SpiffeId, peer_of};
-use crate::tls::verify::not_after_unix;
+use crate::tls::material::not_after_unix;
+use crate::tls::pem::{SourceError, read, with_trust_files};
+use crate::tls::rotate::Schedule;
+use crate::tls::{Identity, Material, Trust};
+use async_trait::async_trait;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::net::IpAddr;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 pub const TRUST_DOMAIN: &str = "outrider.local";
@@ -151,4 +161,79 @@ fn validity(now_unix: u64, end_unix: u64) -> (OffsetDateTime, OffsetDateTime) {
             .expect("a moment before the year 10000")
     };
     (at(now_unix.saturating_sub(BACKDATE_SECONDS)), at(end_unix))
+}
+
+pub const NAME: &str = "self_signed";
+
+/// The source: signs for this process, and again at half of each certificate's life.
+pub struct SelfSigned {
+    config: config::SelfSigned,
+    trust: config::TrustFiles,
+    /// Made here, unless there are files of one.
+    own: Option<Pair>,
+}
+
+pub fn open(tls: &config::Tls) -> Option<Box<dyn Source>> {
+    let Some(IdentitySource::SelfSigned(config)) = &tls.source else { return None };
+    let own = config.authority.is_none().then(|| make_authority(&tls.trust_domain, unix_now().as_secs()));
+    Some(Box::new(SelfSigned { config: config.clone(), trust: tls.trust.clone(), own }))
+}
+
+#[async_trait]
+impl Source for SelfSigned {
+    fn first(&self) -> Result<Option<Material>, SourceError> {
+        self.sign().map(Some)
+    }
+
+    async fn run(self: Box<Self>, identity: Arc<Identity>) {
+        let mut schedule = Schedule::default();
+        if let Some(material) = identity.load() {
+            schedule.renewed(life(&material));
+        }
+        loop {
+            tokio::time::sleep(schedule.wait(unix_now(), chance())).await;
+            match self.sign() {
+                Ok(material) => {
+                    schedule.renewed(life(&material));
+                    put(&identity, material);
+                }
+                Err(error) => {
+                    identity.failed(&error);
+                    schedule.failed();
+                }
+            }
+        }
+    }
+}
+
+impl SelfSigned {
+    fn sign(&self) -> Result<Material, SourceError> {
+        let now = unix_now().as_secs();
+        let at = self.config.authority.as_ref().map_or(Path::new("the authority of this process"), |(at, _)| at);
+        let bad = |reason: String| SourceError::Authority { path: at.into(), reason };
+        let (certificate, key) = match (&self.config.authority, &self.own) {
+            (Some((certificate, key)), _) => {
+                let text = |path| Ok(String::from_utf8_lossy(&read(path)?).into_owned());
+                (text(certificate)?, text(key)?)
+            }
+            (None, Some(own)) => (own.certificate.clone(), own.key.clone()),
+            (None, None) => return Err(bad("there is none".into())),
+        };
+        let authority = Authority::parse(&certificate, &key, now).map_err(|error| bad(error.to_string()))?;
+        let wish = Wish {
+            spiffe: self.config.spiffe_id.clone(),
+            dns: vec!["localhost".into()],
+            ip: vec![Ipv4Addr::LOCALHOST.into()],
+            ttl_seconds: self.config.lifetime.as_secs().max(1),
+        };
+        let pair = authority.sign(&wish, now).map_err(|error| bad(error.to_string()))?;
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+        let roots = roots.map_err(|error| bad(error.to_string()))?;
+        let leaf = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("rcgen writes PEM");
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("rcgen writes PEM");
+        let domain = wish.spiffe.trust_domain();
+        let trust = Trust::new().with_bundle(domain, &roots).map_err(|error| bad(error.to_string()))?;
+        let trust = with_trust_files(trust, &self.trust)?;
+        Material::new(vec![leaf], key, trust, domain).map_err(|error| bad(error.to_string()))
+    }
 }

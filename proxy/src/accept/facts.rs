@@ -1,0 +1,156 @@
+//! What is known of a connection: who is there, where it was going, and how long it may go on.
+//!
+//! Every exchange on the connection finds it. Never touches the connection's bytes.
+
+use crate::tls::Peer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Where the caller was going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its port is what policy sees; port and host are where `forward.to: original` goes.
+    pub address: SocketAddr,
+    /// A redirect brought it here; else it meant us.
+    pub redirected: bool,
+}
+
+#[derive(Debug)]
+pub struct Facts {
+    pub peer: Peer,
+    pub h2: bool,
+    pub target: Target,
+    opened: Instant,
+    /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
+    awaits_head_since: AtomicU64,
+    /// Bytes that came while a head was awaited.
+    head_bytes: AtomicU64,
+    /// Milliseconds after `opened` when bytes last came.
+    heard_at: AtomicU64,
+    /// The caller closed, or the network did.
+    heard_end: AtomicBool,
+    overstayed: watch::Sender<bool>,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl Facts {
+    pub fn new(peer: Peer, h2: bool, target: Target) -> Facts {
+        Facts {
+            peer,
+            h2,
+            target,
+            opened: Instant::now(),
+            awaits_head_since: AtomicU64::new(0),
+            head_bytes: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            heard_end: AtomicBool::new(false),
+            overstayed: watch::Sender::new(false),
+        }
+    }
+
+    fn age_milliseconds(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+
+    /// For metrics and logs.
+    pub fn protocol(&self) -> &'static str {
+        if self.h2 { "h2" } else { "h1" }
+    }
+
+    /// For metrics.
+    pub fn tls_kind(&self) -> &'static str {
+        match (self.peer.tls, self.peer.spiffe.is_some()) {
+            (false, _) => "none",
+            (true, false) => "tls",
+            (true, true) => "mtls",
+        }
+    }
+
+    /// A head has arrived; the guard lives as long as its exchange.
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.awaits_head_since.store(BUSY, Ordering::Relaxed);
+        self.head_bytes.store(0, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// Bytes came, or the end.
+    pub fn heard(&self, bytes: usize) {
+        self.heard_at.store(self.age_milliseconds(), Ordering::Relaxed);
+        if bytes == 0 {
+            self.heard_end.store(true, Ordering::Relaxed);
+        } else if self.awaits_head_since.load(Ordering::Relaxed) != BUSY {
+            self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Why we ended a connection that its caller had not: it broke the protocol, for whatever is right is answered.
+    /// `None` where the caller left, was silent for `idle`, or nothing was wrong.
+    pub fn refused(&self, idle: Duration) -> Option<&'static str> {
+        let silence = self.age_milliseconds().saturating_sub(self.heard_at.load(Ordering::Relaxed));
+        if self.heard_end.load(Ordering::Relaxed) || Duration::from_millis(silence) >= idle {
+            return None;
+        }
+        let awaits = self.awaits_head_since.load(Ordering::Relaxed) != BUSY;
+        match (self.h2, awaits && self.head_bytes.load(Ordering::Relaxed) > 0) {
+            (true, _) => Some("h2_refused"),
+            (false, true) => Some("head_refused"),
+            (false, false) => None,
+        }
+    }
+
+    /// Resolves when a head has been awaited for longer than `limit`: a head that trickles in byte by byte resets
+    /// pingora's own timeout with each byte, but not this one.
+    pub async fn overdue(&self, limit: Duration) {
+        loop {
+            let left = match self.awaits_head_since.load(Ordering::Relaxed) {
+                BUSY => limit,
+                since => (Duration::from_millis(since) + limit).saturating_sub(self.opened.elapsed()),
+            };
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// The connection was asked to go and did not: whatever still runs on it must end.
+    pub fn overstay(&self) {
+        self.overstayed.send_replace(true);
+    }
+
+    pub fn is_over(&self) -> bool {
+        *self.overstayed.borrow()
+    }
+
+    /// Resolves once [`Facts::overstay`] was called.
+    pub async fn overstayed(&self) {
+        let mut over = self.overstayed.subscribe();
+        // The sender is in `self`, so it outlives this wait.
+        let _ = over.wait_for(|over| *over).await.map(drop);
+    }
+}
+
+/// While one of these lives, no head is overdue on its connection.
+#[derive(Debug)]
+pub struct Busy(Arc<Facts>);
+
+impl Busy {
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.0
+    }
+}
+
+impl Drop for Busy {
+    /// The answer is out; on http/1 the next head is awaited from now on. An HTTP/2 connection is watched by pingora's
+    /// idle timeout instead, for its streams come and go side by side.
+    fn drop(&mut self) {
+        let facts = &self.0;
+        if !facts.h2 {
+            facts.awaits_head_since.store(facts.age_milliseconds(), Ordering::Relaxed);
+        }
+    }
+}

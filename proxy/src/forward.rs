@@ -1,0 +1,298 @@
+//! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
+//! on TCP or a Unix socket; pingora carries it there and back.
+//!
+//! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
+
+use crate::accept::{Busy, SOURCE, Target};
+use crate::admission::{Admission, Permit};
+use crate::config::{Destination, Forward, Protocol};
+use crate::dialects::Dialect;
+use crate::downstream::{is_grpc, neutral_refusal};
+use crate::error::Error;
+use crate::exchange::explain;
+use crate::message::{Head, Part};
+use crate::record::Record;
+use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use pingora_core::connectors::l4::BindTo;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{ErrorSource, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// With pingora's default, 1, every concurrent stream would have a connection of its own.
+const STREAMS_MAX: usize = 100;
+
+const XFCC: &str = "x-forwarded-client-cert";
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Upstream {
+    /// With the source address that the redirect's rules let through.
+    Intercepted(SocketAddr),
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// As configured.
+#[derive(Clone, Copy)]
+struct Timeouts {
+    connect: Duration,
+    idle: Duration,
+    response: Option<Duration>,
+}
+
+/// What is changed in a request's headers, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    Remove(HeaderName),
+    Set(HeaderName, HeaderValue),
+}
+
+/// A request on its way to the foreign server; dropped when its answer has ended.
+///
+/// Fields are dropped in this order: the place is given away before the record is written, and while the connection is
+/// still busy.
+pub struct Handover {
+    permit: Permit,
+    admission: Arc<Admission>,
+    head: Head,
+    dialect: Option<&'static dyn Dialect>,
+    upstream: Upstream,
+    h2c: bool,
+    timeouts: Timeouts,
+    edits: Vec<Edit>,
+    pub record: Record,
+    /// After an upgrade bytes are no body, and have no end.
+    upgrade: bool,
+    /// Why we ended it.
+    stopped: Option<Error>,
+    /// The caller's rights end then.
+    expires: Option<Instant>,
+    busy: Busy,
+}
+
+/// What a handover begins with.
+pub struct Passage {
+    pub permit: Permit,
+    pub admission: Arc<Admission>,
+    pub head: Head,
+    pub dialect: Option<&'static dyn Dialect>,
+    pub edits: Vec<Edit>,
+}
+
+impl Handover {
+    pub(crate) fn new(
+        passage: Passage,
+        config: &Forward,
+        record: Record,
+        expires: Option<Instant>,
+        busy: Busy,
+    ) -> Handover {
+        let Passage { permit, admission, head, dialect, edits } = passage;
+        let upstream = upstream(&config.to, busy.facts().target);
+        let h2c = match config.protocol {
+            Protocol::Http1 => false,
+            Protocol::H2c => true,
+            Protocol::Auto => is_grpc(&head),
+        };
+        let timeouts =
+            Timeouts { connect: config.connect_timeout, idle: config.idle_timeout, response: config.response_timeout };
+        let upgrade = head.headers.contains_key(UPGRADE);
+        Handover {
+            permit,
+            admission,
+            head,
+            dialect,
+            upstream,
+            h2c,
+            timeouts,
+            edits,
+            record,
+            upgrade,
+            stopped: None,
+            expires,
+            busy,
+        }
+    }
+
+    /// The peer, as pingora wants it.
+    pub fn peer(&self) -> pingora_core::Result<HttpPeer> {
+        let mut peer = match &self.upstream {
+            Upstream::Intercepted(address) | Upstream::Tcp(address) => HttpPeer::new(*address, false, String::new()),
+            Upstream::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
+        };
+        let options = &mut peer.options;
+        if matches!(self.upstream, Upstream::Intercepted(address) if address.is_ipv4()) {
+            let mut source = BindTo::default();
+            source.addr = Some((SOURCE, 0).into());
+            options.bind_to = Some(source);
+        }
+        if self.h2c {
+            options.set_http_version(2, 2);
+            options.max_h2_streams = STREAMS_MAX;
+            options.h2_stream_window_size = Some(STREAM_WINDOW);
+            options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        }
+        options.connection_timeout = Some(self.timeouts.connect);
+        options.idle_timeout = Some(self.timeouts.idle);
+        options.read_timeout = self.timeouts.response;
+        Ok(peer)
+    }
+
+    /// The request as the server behind sees it: on the very path that policy saw.
+    pub fn prepare(&self, request: &mut RequestHeader) -> pingora_core::Result<()> {
+        let target = match &self.head.query {
+            Some(query) => format!("{}?{query}", self.head.path),
+            None => self.head.path.clone(),
+        };
+        if request.raw_path() != target.as_bytes() {
+            // The authority of an absolute form, or of HTTP/2, says it better than any Host beside it (RFC 9112 §3.2.2).
+            if let Some(authority) = request.uri.authority().map(ToString::to_string) {
+                request.insert_header(HOST, authority)?;
+            }
+            request.set_raw_path(target.as_bytes())?;
+        }
+        for edit in &self.edits {
+            match edit {
+                Edit::Remove(name) => drop(request.remove_header(name)),
+                Edit::Set(name, value) => request.insert_header(name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of the answer passes.
+    pub fn answered(&mut self, response: &mut ResponseHeader) {
+        // An interim answer (100, 103) is not the answer.
+        if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
+            self.record.status = response.status.as_u16();
+            self.record.label = "ok";
+        }
+        if !response.headers.contains_key("x-request-id")
+            && let Ok(id) = HeaderValue::from_str(&self.record.request_id)
+        {
+            let _ = response.insert_header("x-request-id", id);
+        }
+    }
+
+    /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
+    pub fn passes(&mut self, bytes: usize) -> pingora_core::Result<()> {
+        if self.expires.is_some_and(|at| Instant::now() >= at) {
+            return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
+        }
+        if self.busy.facts().is_over() {
+            return Err(self.stop(Error::Draining));
+        }
+        self.record.sent(bytes);
+        Ok(())
+    }
+
+    /// A piece of the request passes, unless it is too much.
+    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> pingora_core::Result<()> {
+        self.record.request_bytes += bytes;
+        if self.record.request_bytes > bytes_max && !self.upgrade {
+            return Err(self.stop(Error::BodyTooLarge { limit_bytes: bytes_max }));
+        }
+        Ok(())
+    }
+
+    /// Ends the passage for a reason of ours, which is told instead of pingora's.
+    fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
+        self.stopped = Some(why);
+        pingora_core::Error::new(ErrorType::Custom("stopped"))
+    }
+
+    /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
+    pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
+        let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
+        if matches!(error, Error::WorkerGone) {
+            // Whoever comes next waits until it takes connections again.
+            self.admission.lost(self.permit.generation());
+        }
+        let verdict = error.verdict();
+        let silent = head_sent || matches!(error, Error::CallerLeft);
+        self.record.refused(&verdict, error.to_string());
+        if silent {
+            return None;
+        }
+        let mut parts = match self.dialect {
+            Some(dialect) => dialect.refusal(&self.head, &verdict),
+            None => neutral_refusal(&self.head, &verdict),
+        };
+        for part in &mut parts {
+            if let Part::Head { headers, .. } = part {
+                explain(headers, &verdict);
+            }
+        }
+        Some(parts)
+    }
+}
+
+fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, _) => Error::CallerLeft,
+        (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
+            Error::WorkerGone
+        }
+        (_, E::SocketError) => Error::WorkerGone,
+        (_, E::ReadTimedout | E::WriteTimedout) => Error::UpstreamTimeout,
+        (_, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade) if !head_sent => {
+            Error::WorkerNonsense { reason: "it broke the protocol".into() }
+        }
+        _ => Error::WorkerLost,
+    }
+}
+
+fn upstream(to: &Destination, target: Target) -> Upstream {
+    match to {
+        Destination::Tcp(address) => Upstream::Tcp(*address),
+        Destination::Unix(path) => Upstream::Unix(path.clone()),
+        Destination::Original(None) => Upstream::Intercepted(target.address),
+        Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, target.address.port())),
+    }
+}
+
+/// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
+pub fn edits(busy: &Busy, head: &Head) -> Vec<Edit> {
+    let facts = busy.facts();
+    let set = |name: &'static str, text: &str| {
+        let value = HeaderValue::from_str(text).ok();
+        value.map_or(Edit::Remove(HeaderName::from_static(name)), |value| {
+            Edit::Set(HeaderName::from_static(name), value)
+        })
+    };
+    let caller = facts.peer.address.ip().to_canonical().to_string();
+    let through = match head.header("x-forwarded-for") {
+        Some(before) => format!("{before},{caller}"),
+        None => caller,
+    };
+    vec![
+        Edit::Remove(HeaderName::from_static(XFCC)),
+        set("x-forwarded-for", &through),
+        set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_does_a_request_go() {
+        let meant: SocketAddr = "10.0.0.5:8080".parse().unwrap();
+        let target = Target { address: meant, redirected: true };
+        let tcp: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(upstream(&Destination::Tcp(tcp), target), Upstream::Tcp(tcp));
+        assert_eq!(upstream(&Destination::Original(None), target), Upstream::Intercepted(meant));
+        let here = upstream(&Destination::Original(Some([127, 0, 0, 1].into())), target);
+        assert_eq!(here, Upstream::Intercepted("127.0.0.1:8080".parse().unwrap()));
+    }
+}
