@@ -3,6 +3,7 @@
 //!
 //! Never decides anything about a request beyond its form. With accept, server and forward the only pingora.
 
+mod framing;
 mod grpc;
 mod path;
 
@@ -38,6 +39,8 @@ pub struct Downstream<'a> {
     busy: Busy,
     limits: &'a Limits,
     method: Method,
+    /// What is wrong with where the request ends.
+    framing: Result<(), &'static str>,
     body_read: bool,
     head_sent: bool,
     ended: bool,
@@ -52,8 +55,16 @@ impl<'a> Downstream<'a> {
         session.set_pipelining_enabled(true);
         // Ours is over the whole body.
         session.set_read_timeout(None);
+        let framing = match &*session {
+            ServerSession::H1(h1) => framing::check(&h1.get_headers_raw_bytes()),
+            _ => Ok(()),
+        };
+        if framing.is_err() {
+            // What follows on the connection may be a request, or not.
+            session.set_keepalive(None);
+        }
         let method = session.req_header().method.clone();
-        Some(Downstream { session, busy, limits, method, body_read: false, head_sent: false, ended: false })
+        Some(Downstream { session, busy, limits, method, framing, body_read: false, head_sent: false, ended: false })
     }
 
     pub fn facts(&self) -> &Facts {
@@ -74,6 +85,12 @@ impl<'a> Downstream<'a> {
         self.session.req_header().headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whom the caller means to speak to: `:authority`, or Host.
+    pub fn authority(&self) -> &str {
+        let authority = self.session.req_header().uri.authority().map(|authority| authority.as_str());
+        authority.or_else(|| self.header("host")).unwrap_or("")
+    }
+
     /// The caller's own id for this request, if it is fit for headers and logs.
     pub fn sane_request_id(&self) -> Option<&str> {
         let sane =
@@ -87,7 +104,7 @@ impl<'a> Downstream<'a> {
         let raw = std::str::from_utf8(header.raw_path()).unwrap_or("");
         let canonical = path::canonical(path::of_target(raw));
         let (path, sane) = match canonical {
-            Ok(path) => (path, Ok(())),
+            Ok(path) => (path, self.framing.map_err(Error::invalid)),
             Err(error) => (header.uri.path().chars().take(256).collect(), Err(error)),
         };
         let head = Head {
@@ -135,10 +152,14 @@ impl<'a> Downstream<'a> {
             if whole.len() > limit { Err(too_large.clone()) } else { Ok(whole) }
         };
         let seconds = self.limits.body_timeout.as_secs();
-        let body = tokio::time::timeout(self.limits.body_timeout, read);
-        let body = body.await.map_err(|_| Error::BodyTimeout { seconds })??;
-        self.body_read = true;
-        Ok(body)
+        let body = tokio::time::timeout(self.limits.body_timeout, read).await;
+        let body = body.unwrap_or(Err(Error::BodyTimeout { seconds }));
+        match &body {
+            Ok(_) => self.body_read = true,
+            // Where the next request would begin, nobody knows.
+            Err(_) => self.session.set_keepalive(None),
+        }
+        body
     }
 
     /// Resolves when the caller has left. Consumes nothing, and may be dropped and called again.

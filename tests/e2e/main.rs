@@ -5,6 +5,7 @@ mod clients;
 mod contract;
 mod drain;
 mod hostile;
+mod redirect;
 mod security;
 mod wake;
 

@@ -118,6 +118,9 @@ impl AsyncRead for Connection {
             Poll::Ready(Err(_)) => self.facts.heard(0),
             Poll::Pending => {}
         }
+        if self.facts.head_is_too_large() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head is too large")));
+        }
         polled
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every exchange on the connection finds it. Never touches the connection's bytes.
 
+use crate::policy::ConnectionAttributes;
 use crate::tls::Peer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Facts {
     pub peer: Peer,
     pub h2: bool,
     pub target: Target,
+    /// Our element of `x-forwarded-client-cert`, made once for all requests of the connection.
+    pub xfcc: Option<String>,
     opened: Instant,
     /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
     awaits_head_since: AtomicU64,
@@ -36,6 +39,9 @@ pub struct Facts {
 }
 
 const BUSY: u64 = u64::MAX;
+/// A head on http/1, and what came with it: the parser below us would keep 1 MiB of each caller's. HTTP/2 has a limit of
+/// its own (SETTINGS_MAX_HEADER_LIST_SIZE).
+const HEAD_BYTES_MAX: u64 = 64 << 10;
 
 impl Facts {
     pub fn new(peer: Peer, h2: bool, target: Target) -> Facts {
@@ -43,12 +49,26 @@ impl Facts {
             peer,
             h2,
             target,
+            xfcc: None,
             opened: Instant::now(),
             awaits_head_since: AtomicU64::new(0),
             head_bytes: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             heard_end: AtomicBool::new(false),
             overstayed: watch::Sender::new(false),
+        }
+    }
+
+    /// As policy sees the connection.
+    pub fn attributes(&self) -> ConnectionAttributes<'_> {
+        let source_ip = self.peer.address.ip().to_canonical();
+        ConnectionAttributes {
+            peer: self.peer.spiffe.as_ref(),
+            source_ip,
+            remote_ip: source_ip,
+            destination_ip: self.target.address.ip().to_canonical(),
+            destination_port: self.target.address.port(),
+            sni: self.peer.sni.as_deref(),
         }
     }
 
@@ -85,6 +105,11 @@ impl Facts {
         } else if self.awaits_head_since.load(Ordering::Relaxed) != BUSY {
             self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
+    }
+
+    /// Whether more came than any head has.
+    pub fn head_is_too_large(&self) -> bool {
+        !self.h2 && self.head_bytes.load(Ordering::Relaxed) > HEAD_BYTES_MAX
     }
 
     /// Why we ended a connection that its caller had not: it broke the protocol, for whatever is right is answered.

@@ -93,3 +93,105 @@ fn who_answers() {
         parse(&format!("{}\ninterception: {{inbound: true}}", foreign.replace("127.0.0.1:8000", "original"))).is_ok()
     );
 }
+
+fn with_tls(tls: &str) -> Result<Config, Vec<String>> {
+    match parse(&SMALL.replace("{mode: disable}", tls)) {
+        Ok(config) => Ok(config),
+        Err(Error::Contradictions { problems, .. }) => Err(problems),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn where_may_identity_come_from() {
+    let files = with_tls(
+        "{mode: strict, trust_domain: td, certificate: c, key: k, trust_bundle: b, crl: [one.pem, two.crl], \
+         crl_required: true, federated: {other.test: o.pem}}",
+    )
+    .unwrap();
+    assert!(matches!(files.tls.source, Some(IdentitySource::Files(_))));
+    assert_eq!(files.tls.trust.crl, [Path::new("/etc/outrider/one.pem"), Path::new("/etc/outrider/two.crl")]);
+    assert_eq!(files.tls.trust.federated["other.test"], Path::new("/etc/outrider/o.pem"));
+
+    let api = with_tls("{mode: strict, trust_domain: td, workload_api: {socket: 'unix:///run/agent.sock'}}").unwrap();
+    let Some(IdentitySource::WorkloadApi(api)) = api.tls.source else { panic!("{:?}", api.tls) };
+    assert_eq!(api.socket, Path::new("/run/agent.sock"));
+
+    let ca =
+        with_tls("{mode: strict, trust_domain: td, istio_ca: {address: 'istiod.istio-system.svc:15012'}}").unwrap();
+    assert_eq!(ca.dump()["tls"]["source"]["istio_ca"]["lifetime_seconds"], 86_400.0);
+    let Some(IdentitySource::IstioCa(ca)) = ca.tls.source else { panic!("{:?}", ca.tls) };
+    assert_eq!(
+        (ca.port, ca.server_name.as_str(), ca.cluster_id.as_str()),
+        (15012, "istiod.istio-system.svc", "Kubernetes")
+    );
+    assert_eq!(ca.token, Path::new("/var/run/secrets/tokens/istio-token"));
+
+    // For the way out alone.
+    let own = with_tls("{mode: disable, trust_domain: td, self_signed: {spiffe_id: 'spiffe://td/ns/a/sa/b'}}").unwrap();
+    assert!(matches!(own.tls.source, Some(IdentitySource::SelfSigned(_))));
+}
+
+#[test]
+fn which_identities_contradict_themselves() {
+    let cases = [
+        ("{mode: strict, trust_domain: td}", "tls.certificate"),
+        ("{mode: strict, trust_domain: td, certificate: c, workload_api: {socket: s}}", "tls"),
+        ("{mode: strict, trust_domain: TD, workload_api: {socket: s}}", "tls.trust_domain"),
+        ("{mode: strict, trust_domain: td, crl: x, workload_api: {socket: s}}", "tls.workload_api"),
+        ("{mode: strict, trust_domain: td, workload_api: {socket: s, spiffe_id: x}}", "tls.workload_api.spiffe_id"),
+        (
+            "{mode: strict, trust_domain: td, workload_api: {socket: s, hint: x, spiffe_id: 'spiffe://td/x'}}",
+            "tls.workload_api",
+        ),
+        ("{mode: strict, trust_domain: td, istio_ca: {address: istiod}}", "tls.istio_ca.address"),
+        ("{mode: strict, trust_domain: td, istio_ca: {address: 'a:1', namespace: '/'}}", "tls.istio_ca.namespace"),
+        ("{mode: strict, trust_domain: td, istio_ca: {address: 'a:1', server_name: '-'}}", "tls.istio_ca.server_name"),
+        ("{mode: strict, trust_domain: td, self_signed: {spiffe_id: 'spiffe://td'}}", "tls.self_signed.spiffe_id"),
+        ("{mode: strict, trust_domain: td, self_signed: {spiffe_id: 'spiffe://x/y'}}", "tls.self_signed.spiffe_id"),
+        (
+            "{mode: strict, trust_domain: td, self_signed: {spiffe_id: 'spiffe://td/y', authority_key: k}}",
+            "tls.self_signed",
+        ),
+        ("{mode: strict, trust_domain: td, workload_api: {socket: s}, federated: {td: b}}", "tls.federated.td"),
+    ];
+    for (tls, path) in cases {
+        let problems = with_tls(tls).unwrap_err();
+        assert_eq!(problems[0].split(": ").next(), Some(path), "{tls}: {problems:?}");
+    }
+}
+
+#[test]
+fn which_probes_can_be_configured() {
+    let probes = |section: &str| parse(&format!("{SMALL}\nprobes: {section}"));
+    let good = "{address: 127.0.0.1, apps: [
+      {container: a, probe: livez, http: {port: 80, scheme: HTTPS, headers: [{name: authorization, value: secret}]}, timeout: 5s},
+      {container: a, probe: readyz, tcp: {port: 81}}, {container: a, probe: startupz, grpc: {port: 82}}]}";
+    let config = probes(good).unwrap();
+    assert_eq!(config.probes.apps[0].timeout, Duration::from_secs(5));
+    assert!(matches!(&config.probes.apps[0].ask, ProbeAsk::Http(http) if http.path == "/" && http.https));
+    let dump = config.dump()["probes"].to_string();
+    assert!(dump.contains("authorization") && !dump.contains("secret"), "{dump}");
+    let cases = [
+        ("{address: here}", "probes.address"),
+        ("{apps: [{container: A, probe: livez, tcp: {port: 1}}]}", "probes.apps[0].container"),
+        ("{apps: [{container: a, probe: alive, tcp: {port: 1}}]}", "probes.apps[0].probe"),
+        ("{apps: [{container: a, probe: livez}]}", "probes.apps[0]"),
+        ("{apps: [{container: a, probe: livez, tcp: {port: 1}, grpc: {port: 1}}]}", "probes.apps[0]"),
+        ("{apps: [{container: a, probe: livez, http: {port: 1, scheme: ftp}}]}", "probes.apps[0].http.scheme"),
+        ("{apps: [{container: a, probe: livez, http: {port: 1, path: 'a b'}}]}", "probes.apps[0].http.path"),
+        (
+            "{apps: [{container: a, probe: livez, http: {port: 1, headers: [{name: 'a b'}]}}]}",
+            "probes.apps[0].http.headers[0]",
+        ),
+        (
+            "{apps: [{container: a, probe: livez, tcp: {port: 1}}, {container: a, probe: livez, tcp: {port: 2}}]}",
+            "probes.apps[1]",
+        ),
+    ];
+    for (section, path) in cases {
+        let Err(Error::Contradictions { problems, .. }) = probes(section) else { panic!("{section}: accepted") };
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("{path}: ")), "{problems:?}");
+    }
+}

@@ -23,6 +23,7 @@ pub use decide::{Decision, Hit, Shadow, Verdict};
 pub use document::Problem;
 pub use jwt_rule::{JwtRule, KeySource, Location};
 pub use peer::PeerMode;
+pub use watch::{InForce, Watched};
 
 use attributes::Facts;
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The whole sidecar over real sockets, with a toy dialect and a scripted worker.
 
+mod outside;
 mod toy;
 
 use super::*;

@@ -85,16 +85,15 @@ async fn is_an_openid_configuration_followed() {
 
 #[tokio::test]
 async fn whose_tls_is_believed() {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let root = params.self_signed(&authority_key).unwrap();
-    let issuer = rcgen::Issuer::new(params, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.pem");
-    std::fs::write(&authority, root.pem()).unwrap();
+    std::fs::write(&authority, ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let certificate = params.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap();
     let other = folder.path().join("other.pem");
     std::fs::write(&other, CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().pem())
         .unwrap();
