@@ -174,12 +174,14 @@ impl Ledger {
 impl Process {
     fn new(l: &Ledger) -> Self {
         let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+        let start_seconds =
+            l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
+        start_seconds.set(crate::record::unix_now().as_secs_f64());
         Process {
             resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             cpu_seconds: l.add(cpu),
             open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-            start_seconds: l
-                .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+            start_seconds,
         }
     }
 }
@@ -195,7 +197,7 @@ impl Metrics {
         let l = Ledger(Registry::new());
         let asked = &["dialect", "operation"];
         let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
-        let metrics = Metrics {
+        Metrics {
             requests: l.counters(
                 "outrider_requests_total",
                 "Requests by what was asked, HTTP status and outcome.",
@@ -247,9 +249,7 @@ impl Metrics {
             identity: IdentityGauges::new(&l),
             process: Process::new(&l),
             registry: l.0,
-        };
-        metrics.process.start_seconds.set(crate::record::unix_now().as_secs_f64());
-        metrics
+        }
     }
 
     /// What the next exposition says of our identity.

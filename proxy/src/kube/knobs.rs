@@ -16,22 +16,24 @@ type Set = fn(&mut Options, &str) -> Result<(), String>;
 /// Ours (behind the prefix), Istio's (whole), and what it does.
 const KNOBS: &[(&str, &str, Set)] = &[
     ("excludeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts", |o, text| {
-        ports(o, text, |r| &mut r.exclude_inbound_ports)
+        lists(o, port_list(text), |r, ports| r.exclude_inbound_ports = ports)
     }),
     ("excludeOutboundIPRanges", "traffic.sidecar.istio.io/excludeOutboundIPRanges", |o, text| {
-        ranges(o, text, |r| &mut r.exclude_outbound_ranges)
+        lists(o, range_list(text), |r, ranges| r.exclude_outbound_ranges = ranges)
     }),
     ("excludeOutboundPorts", "traffic.sidecar.istio.io/excludeOutboundPorts", |o, text| {
-        ports(o, text, |r| &mut r.exclude_outbound_ports)
+        lists(o, port_list(text), |r, ports| r.exclude_outbound_ports = ports)
     }),
     ("includeInboundPorts", "traffic.sidecar.istio.io/includeInboundPorts", |o, text| {
-        ports(o, text, |r| &mut r.include_inbound_ports)
+        let all = (text == "*").then(|| Ok(vec!["*".into()]));
+        lists(o, all.unwrap_or_else(|| port_list(text)), |r, ports| r.include_inbound_ports = Some(ports))
     }),
     ("includeOutboundIPRanges", "traffic.sidecar.istio.io/includeOutboundIPRanges", |o, text| {
-        ranges(o, text, |r| &mut r.include_outbound_ranges)
+        let all = (text == "*").then(|| Ok(vec!["*".into()]));
+        lists(o, all.unwrap_or_else(|| range_list(text)), |r, ranges| r.include_outbound_ranges = Some(ranges))
     }),
     ("includeOutboundPorts", "traffic.sidecar.istio.io/includeOutboundPorts", |o, text| {
-        ports(o, text, |r| &mut r.include_outbound_ports)
+        lists(o, port_list(text), |r, ports| r.include_outbound_ports = ports)
     }),
     ("interceptionMode", "sidecar.istio.io/interceptionMode", interception),
     ("logLevel", "sidecar.istio.io/logLevel", log),
@@ -101,16 +103,16 @@ pub fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|piece| !piece.is_empty())
 }
 
-/// Ports, or `*` for all of them.
+/// Ports with commas between them.
 pub fn port_list(text: &str) -> Result<Vec<String>, String> {
-    let port = |piece: &str| match piece == "*" || piece.parse::<u16>().is_ok_and(|port| port != 0) {
+    let port = |piece: &str| match piece.parse::<u16>().is_ok_and(|port| port != 0) {
         true => Ok(piece.to_owned()),
-        false => Err(format!("`{piece}` is no port; write 8080,9090 or *")),
+        false => Err(format!("`{piece}` is no port; write 8080,9090")),
     };
     list(text).map(port).collect()
 }
 
-/// CIDR blocks, or `*`.
+/// CIDR blocks with commas between them.
 pub fn range_list(text: &str) -> Result<Vec<String>, String> {
     let sane = |piece: &str| {
         let (address, bits) = piece.split_once('/')?;
@@ -118,7 +120,7 @@ pub fn range_list(text: &str) -> Result<Vec<String>, String> {
         let bits: u8 = bits.parse().ok()?;
         (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(())
     };
-    let range = |piece: &str| match piece == "*" || sane(piece).is_some() {
+    let range = |piece: &str| match sane(piece).is_some() {
         true => Ok(piece.to_owned()),
         false => Err(format!("`{piece}` is no range of addresses; write 10.0.0.0/8")),
     };
@@ -126,18 +128,14 @@ pub fn range_list(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// Without a redirect these annotations mean nothing, as in a mesh whose pods are not intercepted.
-fn ports(options: &mut Options, text: &str, field: fn(&mut Redirect) -> &mut Vec<String>) -> Result<(), String> {
-    let ports = port_list(text)?;
+fn lists(
+    options: &mut Options,
+    list: Result<Vec<String>, String>,
+    set: fn(&mut Redirect, Vec<String>),
+) -> Result<(), String> {
+    let list = list?;
     if let Some(redirect) = &mut options.redirect {
-        *field(redirect) = ports;
-    }
-    Ok(())
-}
-
-fn ranges(options: &mut Options, text: &str, field: fn(&mut Redirect) -> &mut Vec<String>) -> Result<(), String> {
-    let ranges = range_list(text)?;
-    if let Some(redirect) = &mut options.redirect {
-        *field(redirect) = ranges;
+        set(redirect, list);
     }
     Ok(())
 }

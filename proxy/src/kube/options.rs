@@ -73,16 +73,18 @@ impl Tls {
     }
 }
 
-/// Which connections the pod's own network rules send to the sidecar. Empty lists leave the rule's default.
+/// Which connections the pod's own network rules send to the sidecar.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Redirect {
     /// Also what leaves the pod.
     pub outbound: bool,
-    pub include_inbound_ports: Vec<String>,
+    /// All unless told; told to be none, none.
+    pub include_inbound_ports: Option<Vec<String>>,
     pub exclude_inbound_ports: Vec<String>,
     pub include_outbound_ports: Vec<String>,
     pub exclude_outbound_ports: Vec<String>,
-    pub include_outbound_ranges: Vec<String>,
+    /// All unless told.
+    pub include_outbound_ranges: Option<Vec<String>>,
     pub exclude_outbound_ranges: Vec<String>,
 }
 

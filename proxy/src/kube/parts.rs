@@ -166,17 +166,19 @@ pub fn redirect(options: &Options, redirect: &Redirect) -> Value {
 /// As `outrider redirect install` takes them.
 fn redirect_arguments(redirect: &Redirect) -> Vec<String> {
     let mut arguments: Vec<String> = vec!["redirect".into(), "install".into()];
-    let lists = [
-        ("--inbound-ports", &redirect.include_inbound_ports),
-        ("--exclude-inbound-ports", &redirect.exclude_inbound_ports),
-        ("--outbound-ports", &redirect.include_outbound_ports),
-        ("--exclude-outbound-ports", &redirect.exclude_outbound_ports),
-        ("--outbound-ranges", &redirect.include_outbound_ranges),
-        ("--exclude-outbound-ranges", &redirect.exclude_outbound_ranges),
+    let given = |list: &Vec<String>| Some(list.clone()).filter(|list| !list.is_empty());
+    let inbound = [
+        ("--inbound-ports", redirect.include_inbound_ports.clone()),
+        ("--exclude-inbound-ports", given(&redirect.exclude_inbound_ports)),
     ];
-    let lists =
-        lists.into_iter().filter(|(flag, list)| !list.is_empty() && (redirect.outbound || !flag.contains("outbound")));
-    arguments.extend(lists.map(|(flag, list)| format!("{flag}={}", list.join(","))));
+    let outbound = [
+        ("--outbound-ports", given(&redirect.include_outbound_ports)),
+        ("--exclude-outbound-ports", given(&redirect.exclude_outbound_ports)),
+        ("--outbound-ranges", redirect.include_outbound_ranges.clone()),
+        ("--exclude-outbound-ranges", given(&redirect.exclude_outbound_ranges)),
+    ];
+    let lists = inbound.into_iter().chain(outbound.into_iter().filter(|_| redirect.outbound));
+    arguments.extend(lists.filter_map(|(flag, list)| Some(format!("{flag}={}", list?.join(",")))));
     if !redirect.outbound {
         arguments.push("--no-outbound".into());
     }

@@ -76,6 +76,53 @@ fn is_every_golden_what_comes_out() {
     }
 }
 
+/// What an operator finds in `config/kubernetes`: all of it YAML, its policies policies, its pods injectable as its
+/// comments say.
+#[test]
+fn do_the_manifests_for_operators_work() {
+    use crate::policy::{Policies, Workload};
+    let manifests = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/kubernetes"));
+    let mesh = Options { redirect: None, policies: Some("outrider-policies".into()), behind: Some(local()), ..mesh() };
+    let mut injected = 0;
+    for entry in std::fs::read_dir(&manifests).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = read(path);
+        for manifest in values(&text) {
+            let Some(Value::Mapping(data)) = manifest.get("data") else { continue };
+            let files = data.iter().map(|(name, text)| (name.as_str().unwrap().into(), text.as_str().unwrap().into()));
+            let files: Vec<(String, String)> = files.collect();
+            if manifest["metadata"]["name"] == "outrider-policies" {
+                let workload = Workload {
+                    namespace: "inference".into(),
+                    labels: Default::default(),
+                    root_namespace: "istio-system".into(),
+                    trust_domain: "cluster.local".into(),
+                    trust_domain_aliases: Vec::new(),
+                };
+                let policies = Policies::parse(&files, &workload).unwrap();
+                assert_eq!(policies.peer_mode(1), Some(crate::policy::PeerMode::Strict));
+            }
+        }
+        let behind = match name.as_str() {
+            "worker" => worker(),
+            "vllm" => local(),
+            _ => {
+                assert_eq!(inject(&text, &mesh).unwrap(), text, "{name}");
+                continue;
+            }
+        };
+        injected += 1;
+        let out = there_and_back(&name, &text, &Options { behind: Some(behind), ..mesh.clone() });
+        let path = folder().join(format!("kubernetes-{name}.out.yaml"));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &out).unwrap();
+        }
+        assert_eq!(out, read(path), "{name}; BLESS=1 rewrites it");
+    }
+    assert_eq!(injected, 2);
+}
+
 fn pod(spec: &str, annotations: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p, annotations: {{{annotations}}}}}\nspec: {{{spec}}}\n")
 }
@@ -95,6 +142,7 @@ fn which_manifests_are_refused_and_in_which_words() {
         ("containers: [{name: app, livenessProbe: {tcpSocket: {port: 70000}}}]", "", "70000 is no port"),
         (APP, "outrider.dev/excludeInboundPort: '1'", "misspelt"),
         (APP, "outrider.dev/excludeInboundPorts: '1,x'", "`x` is no port"),
+        (APP, "outrider.dev/excludeInboundPorts: '*'", "`*` is no port"),
         (APP, "outrider.dev/excludeOutboundIPRanges: 10.0.0.0/33", "no range"),
         (APP, "sidecar.istio.io/interceptionMode: TPROXY", "REDIRECT or NONE"),
         (APP, "sidecar.istio.io/proxyCPU: lots", "no quantity"),
@@ -140,6 +188,20 @@ fn which_kinds_take_not_every_sidecar() {
     let classic = Options { native: Some(false), ..options(local()) };
     assert!(inject(job, &classic).unwrap_err()[0].words.contains("never ends"));
     assert!(inject(job, &options(local())).unwrap().contains("restartPolicy: Always"));
+}
+
+#[test]
+fn what_is_the_redirect_told() {
+    let told = |annotations: &str| {
+        let out = values(&inject(&pod(APP, annotations), &mesh()).unwrap()).remove(0);
+        let command = out["spec"]["initContainers"][0]["command"].as_sequence().unwrap().clone();
+        command.iter().skip(3).map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(told(""), "");
+    assert_eq!(told("traffic.sidecar.istio.io/includeInboundPorts: ''"), "--inbound-ports=");
+    assert_eq!(told("traffic.sidecar.istio.io/includeInboundPorts: '*'"), "--inbound-ports=*");
+    let both = "outrider.dev/excludeOutboundPorts: '1,2', traffic.sidecar.istio.io/excludeOutboundPorts: '3'";
+    assert_eq!(told(both), "--exclude-outbound-ports=1,2");
 }
 
 /// The configuration in the injected pod.
