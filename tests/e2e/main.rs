@@ -4,7 +4,10 @@ mod bad_input;
 mod clients;
 mod contract;
 mod drain;
+mod forwarded;
 mod hostile;
+mod mesh;
+mod rotation;
 mod security;
 mod wake;
 
