@@ -14,12 +14,12 @@ mod passthrough;
 pub use connection::Connection;
 pub use facts::{Busy, Facts, Target};
 pub use modes::Modes;
-pub use passthrough::SOURCE;
 
-use crate::config::{Interception, Limits, TlsMode};
+use crate::config::{Interception, Limits, TlsMode, Xfcc};
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
+use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
 use handshakes::Handshakes;
 use opening::Opening;
@@ -43,6 +43,7 @@ pub struct Acceptor {
     /// `None` where no port ever speaks TLS.
     tls: Option<Tls>,
     interception: Interception,
+    xfcc: Xfcc,
     limits: Limits,
     journal: Arc<Journal>,
     handshakes: Handshakes,
@@ -51,6 +52,7 @@ pub struct Acceptor {
 
 /// The same identity, towards callers who must and who may show a certificate.
 struct Tls {
+    identity: Arc<Identity>,
     strict: TlsAcceptor,
     permissive: TlsAcceptor,
 }
@@ -69,21 +71,23 @@ pub struct Entrance {
     pub modes: Modes,
     pub identity: Option<Arc<Identity>>,
     pub interception: Interception,
+    pub xfcc: Xfcc,
     pub limits: Limits,
     pub journal: Arc<Journal>,
 }
 
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { modes, identity, interception, limits, journal } = entrance;
+        let Entrance { modes, identity, interception, xfcc, limits, journal } = entrance;
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
-            permissive: server_config(Mode::Permissive, identity).into(),
+            permissive: server_config(Mode::Permissive, identity.clone()).into(),
+            identity,
         };
         let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let tls = identity.map(tls);
-        Acceptor { modes, tls, interception, limits, journal, handshakes, connections }
+        Acceptor { modes, tls, interception, xfcc, limits, journal, handshakes, connections }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -212,7 +216,13 @@ impl Acceptor {
         let sni = session.server_name().map(str::to_owned);
         let not_after_unix = chain.first().and_then(|leaf| crate::tls::material::not_after_unix(leaf));
         let peer = Peer { spiffe, tls: true, address, sni, not_after_unix };
-        Facts::new(peer, h2, target)
+        let mut facts = Facts::new(peer, h2, target);
+        let tells = matches!(self.xfcc, Xfcc::SanitizeSet | Xfcc::AppendForward);
+        if let Some(tls) = self.tls.as_ref().filter(|_| tells && facts.peer.spiffe.is_some()) {
+            let own = tls.identity.load().and_then(|material| material.spiffe().map(ToString::to_string));
+            facts.xfcc = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+        }
+        facts
     }
 
     /// Serves a connection to its end.
@@ -266,6 +276,13 @@ impl Acceptor {
     async fn pass(&self, connection: Connection) {
         let facts = connection.facts();
         let address = facts.peer.address;
+        if let Some(policies) = &self.modes.policies {
+            let decision = policies.current().policies.evaluate_connection(&facts.attributes());
+            if let Some(reason) = decision.verdict.denied() {
+                tracing::info!(%address, policy = reason, "a connection was denied");
+                return self.failed(address, "denied");
+            }
+        }
         let _open = Open::new(self.metrics(), ["tcp", facts.tls_kind()]);
         let passed = tokio::select! {
             passed = passthrough::pass(connection, facts.target.address) => passed,

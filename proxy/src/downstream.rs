@@ -85,6 +85,12 @@ impl<'a> Downstream<'a> {
         self.session.req_header().headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whom the caller means to speak to: `:authority`, or Host.
+    pub fn authority(&self) -> &str {
+        let authority = self.session.req_header().uri.authority().map(|authority| authority.as_str());
+        authority.or_else(|| self.header("host")).unwrap_or("")
+    }
+
     /// The caller's own id for this request, if it is fit for headers and logs.
     pub fn sane_request_id(&self) -> Option<&str> {
         let sane =

@@ -11,13 +11,15 @@ pub use floor::explain;
 
 use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::methods::jwt;
+use crate::auth::request::Authenticated;
 use crate::auth::{Authenticator, Authorized, Identity};
-use crate::config::{Forward, Limits};
+use crate::config::{Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
 use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
+use crate::policy::{InForce, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
@@ -36,8 +38,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
     pub authenticator: Authenticator,
+    pub policies: Option<Arc<Watched>>,
     pub admission: Arc<Admission>,
     pub answers: Answers,
+    pub xfcc: Xfcc,
     pub known: Arc<Known>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
@@ -73,11 +77,15 @@ struct Routed {
 struct Identified {
     routed: Routed,
     identity: Option<Identity>,
+    /// Of a token that a RequestAuthentication asks to look for, and the policies in force when it was.
+    token: Option<Authenticated>,
+    in_force: Option<Arc<InForce>>,
 }
 
 /// Whose caller may ask.
 struct Permitted {
     routed: Routed,
+    token: Option<Authenticated>,
     _authorized: Option<Authorized>,
 }
 
@@ -128,7 +136,7 @@ impl Exchange {
         let identified = self.identify(routed, floor)?;
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
-        let permitted = self.authorize(identified)?;
+        let permitted = self.authorize(identified, floor)?;
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
             Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, floor).await?, server))),
@@ -163,13 +171,16 @@ impl Exchange {
     }
 
     fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
-        let known = self.authenticator.identify(&routed.head, floor.peer(), floor.record.unix_seconds());
+        let now_unix = floor.record.unix_seconds();
+        let known = self.authenticator.identify(&routed.head, floor.peer(), now_unix);
         let open = routed.asked.is_some_and(|(_, operation)| operation.open);
         let identity = match known {
             Ok(identity) => Some(identity),
             Err(_) if open => None,
             Err(error) => return Err(error),
         };
+        let in_force = self.policies.as_ref().map(|policies| policies.current());
+        let token = in_force.as_ref().map(|them| them.requests.authenticate(&routed.head, now_unix)).transpose()?;
         // Here the credential ends its journey: no dialect, worker or log ever sees it. A foreign server sees one that
         // was not for us.
         if !self.forwards() || identity.as_ref().is_some_and(|identity| identity.method == jwt::NAME) {
@@ -177,30 +188,39 @@ impl Exchange {
                 routed.head.headers.remove(name);
             }
         }
-        if let Some(identity) = &identity {
-            floor.record.subject = Some(identity.subject.clone());
-            floor.expires_at(identity.expires_at_unix);
+        if let Some(token) = &token {
+            token.apply(&mut routed.head);
+            floor.knows_token(token.principal());
         }
-        Ok(Identified { routed, identity })
+        if let Some(identity) = &identity {
+            floor.knows(identity);
+        }
+        Ok(Identified { routed, identity, token, in_force })
     }
 
-    fn authorize(&self, identified: Identified) -> Result<Permitted, Error> {
-        let Identified { routed, identity } = identified;
+    fn authorize(&self, identified: Identified, floor: &mut Floor<'_>) -> Result<Permitted, Error> {
+        let Identified { routed, identity, token, in_force } = identified;
         let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
-        Ok(Permitted { routed, _authorized: authorized })
+        if let Some(in_force) = in_force {
+            let principal = token.as_ref().and_then(Authenticated::principal);
+            floor.judge(&in_force.policies, &routed.head, principal)?;
+        }
+        Ok(Permitted { routed, token, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is pingora's.
-    async fn hand_over(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Passage, Error> {
+    async fn hand_over(&self, permitted: Permitted, floor: &mut Floor<'_>) -> Result<Passage, Error> {
+        let Permitted { routed, token, .. } = permitted;
         let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if bytes > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
         }
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
-        let mut edits = forward::edits(floor.busy(), &routed.head);
+        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc);
         let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
         edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
+        edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));
         let dialect = routed.asked.map(|(dialect, _)| dialect);
         Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, edits })
     }

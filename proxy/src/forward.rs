@@ -3,16 +3,19 @@
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
-use crate::accept::{Busy, SOURCE, Target};
+use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit};
-use crate::config::{Destination, Forward, Protocol};
+use crate::auth::request::{self, Authenticated};
+use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
 use crate::exchange::explain;
 use crate::message::{Head, Part};
+use crate::net::source_for;
 use crate::record::Record;
-use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use crate::tls::xfcc;
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{ErrorSource, ErrorType};
@@ -129,9 +132,9 @@ impl Handover {
             Upstream::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
         };
         let options = &mut peer.options;
-        if matches!(self.upstream, Upstream::Intercepted(address) if address.is_ipv4()) {
+        if let Upstream::Intercepted(address) = &self.upstream {
             let mut source = BindTo::default();
-            source.addr = Some((SOURCE, 0).into());
+            source.addr = Some((source_for(*address), 0).into());
             options.bind_to = Some(source);
         }
         if self.h2c {
@@ -261,7 +264,7 @@ fn upstream(to: &Destination, target: Target) -> Upstream {
 }
 
 /// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
-pub fn edits(busy: &Busy, head: &Head) -> Vec<Edit> {
+pub fn edits(busy: &Busy, head: &Head, setting: Xfcc) -> Vec<Edit> {
     let facts = busy.facts();
     let set = |name: &'static str, text: &str| {
         let value = HeaderValue::from_str(text).ok();
@@ -270,15 +273,39 @@ pub fn edits(busy: &Busy, head: &Head) -> Vec<Edit> {
         })
     };
     let caller = facts.peer.address.ip().to_canonical().to_string();
-    let through = match head.header("x-forwarded-for") {
+    let through = match joined(head, "x-forwarded-for") {
         Some(before) => format!("{before},{caller}"),
         None => caller,
     };
+    let received = joined(head, XFCC);
+    let mutual_tls = facts.peer.spiffe.is_some();
+    let client = xfcc::forwarded(setting, received.as_deref(), mutual_tls, facts.xfcc.as_deref());
     vec![
-        Edit::Remove(HeaderName::from_static(XFCC)),
+        client.map_or(Edit::Remove(HeaderName::from_static(XFCC)), |client| set(XFCC, &client)),
         set("x-forwarded-for", &through),
         set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
     ]
+}
+
+/// The same edits that were done to `head`, for the request that is sent on.
+pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
+    let same = |edit| match edit {
+        request::Edit::Strip(name) => Some(Edit::Remove(name)),
+        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
+        request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
+            Some(kept) => Edit::Set(COOKIE, kept.clone()),
+            None => Edit::Remove(COOKIE),
+        }),
+        // The target is taken from the head.
+        request::Edit::StripParameter(_) => None,
+    };
+    token.edits().into_iter().filter_map(same).collect()
+}
+
+/// All lines of a header as one; `None` without any, or where one is no text.
+fn joined(head: &Head, name: &str) -> Option<String> {
+    let lines: Vec<&str> = head.headers.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Option<_>>()?;
+    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 #[cfg(test)]

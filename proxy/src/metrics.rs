@@ -35,6 +35,7 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     pub connections_open: IntGaugeVec,
     pub handshake_failures: IntCounterVec,
+    pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
@@ -73,6 +74,60 @@ impl IdentityGauges {
     }
 }
 
+/// The way out. `cluster` is a name from the configuration.
+pub struct Outbound {
+    pub requests: IntCounterVec,
+    pub request_seconds: HistogramVec,
+    pub retries: IntCounterVec,
+    pub ejections: IntCounterVec,
+    pub endpoints: IntGaugeVec,
+    pub connections: IntCounterVec,
+    pub connections_open: IntGaugeVec,
+}
+
+impl Outbound {
+    fn new(l: &Ledger) -> Self {
+        Outbound {
+            requests: l.counters(
+                "outrider_outbound_requests_total",
+                "Requests of the application by cluster, HTTP status and outcome.",
+                &["cluster", "code", "label"],
+            ),
+            request_seconds: l.histograms(
+                "outrider_outbound_request_duration_seconds",
+                "Time from the head of an application's request to the end of its answer.",
+                &["cluster"],
+                DURATION_BUCKETS,
+            ),
+            retries: l.counters(
+                "outrider_outbound_retries_total",
+                "Tries after the first, by what the try before met with.",
+                &["cluster", "reason"],
+            ),
+            ejections: l.counters(
+                "outrider_outbound_ejections_total",
+                "Endpoints left alone for a while, by the detector that said so.",
+                &["cluster", "detector"],
+            ),
+            endpoints: l.gauges(
+                "outrider_outbound_endpoints",
+                "Endpoints that are known, and those of them that are used.",
+                &["cluster", "state"],
+            ),
+            connections: l.counters(
+                "outrider_outbound_connections_total",
+                "Connections to endpoints, by how opening them went.",
+                &["cluster", "result"],
+            ),
+            connections_open: l.gauges(
+                "outrider_outbound_connections_open",
+                "Connections to endpoints that are open.",
+                &["cluster"],
+            ),
+        }
+    }
+}
+
 /// As every Prometheus client library names them.
 struct Process {
     resident_bytes: IntGauge,
@@ -103,6 +158,10 @@ impl Ledger {
         self.add(IntGauge::new(name, help))
     }
 
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
     fn real(&self, name: &str, help: &str) -> Gauge {
         self.add(Gauge::new(name, help))
     }
@@ -115,12 +174,14 @@ impl Ledger {
 impl Process {
     fn new(l: &Ledger) -> Self {
         let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+        let start_seconds =
+            l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
+        start_seconds.set(crate::record::unix_now().as_secs_f64());
         Process {
             resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             cpu_seconds: l.add(cpu),
             open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-            start_seconds: l
-                .real("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+            start_seconds,
         }
     }
 }
@@ -136,7 +197,7 @@ impl Metrics {
         let l = Ledger(Registry::new());
         let asked = &["dialect", "operation"];
         let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
-        let metrics = Metrics {
+        Metrics {
             requests: l.counters(
                 "outrider_requests_total",
                 "Requests by what was asked, HTTP status and outcome.",
@@ -159,10 +220,7 @@ impl Metrics {
             body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
             in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
             connections: l.counters("outrider_connections_total", "Connections accepted.", &["protocol", "tls"]),
-            connections_open: l.add(IntGaugeVec::new(
-                Opts::new("outrider_connections_open", "Connections that are open."),
-                &["protocol", "tls"],
-            )),
+            connections_open: l.gauges("outrider_connections_open", "Connections that are open.", &["protocol", "tls"]),
             handshake_failures: l.counters(
                 "outrider_connection_failures_total",
                 "Connections that ended before or instead of a request, by reason.",
@@ -173,14 +231,16 @@ impl Metrics {
                 "Bytes of connections that speak no HTTP and are passed on as they are.",
                 &["direction"],
             ),
+            outbound: Outbound::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
-            worker_state: l.add(IntGaugeVec::new(
-                Opts::new("outrider_worker_state", "1 for the state the worker is in, 0 for the others."),
+            worker_state: l.gauges(
+                "outrider_worker_state",
+                "1 for the state the worker is in, 0 for the others.",
                 &["state"],
-            )),
+            ),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
             worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
@@ -189,9 +249,7 @@ impl Metrics {
             identity: IdentityGauges::new(&l),
             process: Process::new(&l),
             registry: l.0,
-        };
-        metrics.process.start_seconds.set(crate::record::unix_now().as_secs_f64());
-        metrics
+        }
     }
 
     /// What the next exposition says of our identity.
@@ -271,6 +329,13 @@ mod tests {
         metrics.connections.with_label_values(&["h2", "mtls"]).inc();
         metrics.connections_open.with_label_values(&["h2", "mtls"]).inc();
         metrics.handshake_failures.with_label_values(&["timeout"]).inc();
+        metrics.outbound.requests.with_label_values(&["models", "200", "ok"]).inc();
+        metrics.outbound.request_seconds.with_label_values(&["models"]).observe(0.3);
+        metrics.outbound.retries.with_label_values(&["models", "connect_failure"]).inc();
+        metrics.outbound.ejections.with_label_values(&["models", "5xx"]).inc();
+        metrics.outbound.endpoints.with_label_values(&["models", "known"]).set(1);
+        metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
+        metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);

@@ -3,13 +3,17 @@
 //!
 //! Never holds a credential, a prompt or an answer. Owns the clock and the ids of exchanges.
 
+pub mod json;
+mod lines;
+
+pub use lines::Lines;
+
 use crate::error::Verdict;
 use crate::metrics::Metrics;
 use crate::tls::Peer;
-use serde_json::{Value, json};
-use std::io::Write;
+use json::Object;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time since 1970.
@@ -32,27 +36,10 @@ pub fn draw_id() -> String {
     format!("{:016x}{:016x}", *PROCESS, mixed ^ (mixed >> 31))
 }
 
-/// Where access-log lines go.
-pub enum Lines {
-    Stderr,
-    /// For tests.
-    Kept(Mutex<Vec<String>>),
-}
-
 /// Where records go.
 pub struct Journal {
     pub metrics: Metrics,
     pub lines: Lines,
-}
-
-impl Journal {
-    fn write(&self, line: String) {
-        match &self.lines {
-            // One write for one line: lines of several threads never mix.
-            Lines::Stderr => drop(std::io::stderr().lock().write_all((line + "\n").as_bytes())),
-            Lines::Kept(kept) => kept.lock().expect("nothing panics while it holds the lines").push(line),
-        }
-    }
 }
 
 /// One exchange in the making. Fields are filled as they become known.
@@ -75,6 +62,9 @@ pub struct Record {
     pub label: &'static str,
     /// What was refused and why, in words that are not for the caller.
     pub reason: Option<String>,
+    /// AUDIT policies that matched, and what dry-run policies would have done.
+    pub audited: Vec<Arc<str>>,
+    pub shadow: Vec<String>,
     pub request_bytes: usize,
     pub response_bytes: usize,
     /// LLM tokens: prompt, completion.
@@ -107,6 +97,8 @@ impl Record {
             status: 499,
             label: "cut",
             reason: None,
+            audited: Vec::new(),
+            shadow: Vec::new(),
             request_bytes: 0,
             response_bytes: 0,
             usage: (0, 0),
@@ -166,43 +158,42 @@ impl Record {
         m.body_bytes.with_label_values(&["response"]).inc_by(self.response_bytes as u64);
     }
 
-    fn line(&self, took: Duration) -> Value {
-        let seconds = |duration: Option<Duration>| duration.map(|d| d.as_micros() as f64 / 1e6);
+    fn line(&self, took: Duration) -> String {
         let trace = self.traceparent.as_deref().and_then(trace_ids);
-        let mut line = json!({
-            "time": rfc3339(self.began_unix),
-            "kind": "access",
-            "request_id": self.request_id,
-            "trace_id": trace.map(|ids| ids.0),
-            "span_id": trace.map(|ids| ids.1),
-            "address": self.peer.as_ref().map(|peer| peer.address.to_string()),
-            "tls": self.peer.as_ref().map(|peer| peer.tls),
-            "peer": self.peer.as_ref().and_then(|peer| peer.spiffe.as_ref()).map(|id| id.as_str()),
-            "subject": self.subject,
-            "protocol": self.protocol,
-            "method": self.method,
-            "path": self.path,
-            "dialect": self.dialect,
-            "operation": self.operation,
-            "model": self.model,
-            "status": self.status,
-            "label": self.label,
-            "reason": self.reason,
-            "request_bytes": self.request_bytes,
-            "response_bytes": self.response_bytes,
-            "prompt_tokens": self.usage.0,
-            "completion_tokens": self.usage.1,
-            "queue_wait_seconds": seconds(self.queue_wait),
-            "first_byte_seconds": seconds(self.first_byte),
-            "first_token_seconds": seconds(self.first_token),
-            "seconds": seconds(Some(took)),
-            "tries": self.tries,
-            "generation": self.generation,
-        });
-        if let Some(fields) = line.as_object_mut() {
-            fields.retain(|_, value| !value.is_null());
+        let mut line = Object::open();
+        line.text("time", rfc3339(self.began_unix).as_deref());
+        line.text("kind", Some("access"));
+        line.text("request_id", Some(&self.request_id));
+        line.text("trace_id", trace.map(|ids| ids.0));
+        line.text("span_id", trace.map(|ids| ids.1));
+        if let Some(peer) = &self.peer {
+            line.text("address", Some(&peer.address.to_string()));
+            line.boolean("tls", peer.tls);
+            line.text("peer", peer.spiffe.as_ref().map(|id| id.as_str()));
         }
-        line
+        line.text("subject", self.subject.as_deref());
+        line.text("protocol", Some(self.protocol));
+        line.text("method", Some(&self.method));
+        line.text("path", Some(&self.path));
+        line.text("dialect", Some(self.dialect));
+        line.text("operation", Some(self.operation));
+        line.text("model", self.model.as_deref());
+        line.number("status", self.status);
+        line.text("label", Some(self.label));
+        line.text("reason", self.reason.as_deref());
+        line.list("audited", &self.audited);
+        line.list("shadow", &self.shadow);
+        line.number("request_bytes", self.request_bytes as u64);
+        line.number("response_bytes", self.response_bytes as u64);
+        line.number("prompt_tokens", self.usage.0);
+        line.number("completion_tokens", self.usage.1);
+        line.seconds("queue_wait_seconds", self.queue_wait);
+        line.seconds("first_byte_seconds", self.first_byte);
+        line.seconds("first_token_seconds", self.first_token);
+        line.seconds("seconds", Some(took));
+        line.number("tries", self.tries);
+        line.number("generation", self.generation);
+        line.close()
     }
 }
 
@@ -210,12 +201,14 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         self.measure(took);
-        self.journal.write(self.line(took).to_string());
+        if self.journal.lines.wanted() {
+            self.journal.lines.write(self.line(took));
+        }
     }
 }
 
 /// A closed set for the metric: what is not in the table of verdicts is told by its class.
-fn status_text(status: u16) -> &'static str {
+pub(crate) fn status_text(status: u16) -> &'static str {
     const KNOWN: &[(u16, &str)] = &[
         (200, "200"),
         (204, "204"),
@@ -255,7 +248,7 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
     (sane && !zero(trace) && !zero(span)).then_some((trace, span))
 }
 
-fn rfc3339(unix: Duration) -> Option<String> {
+pub(crate) fn rfc3339(unix: Duration) -> Option<String> {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(unix.as_nanos() as i128).ok()?;
     let time = time.replace_microsecond(time.microsecond()).ok()?;
     time.format(&time::format_description::well_known::Rfc3339).ok()
@@ -264,6 +257,8 @@ fn rfc3339(unix: Duration) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+    use std::sync::Mutex;
 
     #[test]
     fn is_a_record_written_whatever_ends_the_exchange() {

@@ -6,15 +6,20 @@
 
 mod door;
 mod listeners;
+mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
+use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
 use crate::metrics::Metrics;
+use crate::outbound::BadCluster;
+use crate::policy::watch::WATCH_PERIOD;
+use crate::policy::{Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
@@ -28,7 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
@@ -40,6 +47,8 @@ const CUT_LINGER: Duration = Duration::from_millis(300);
 pub struct Running {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
+    /// The way out, if there is one.
+    pub outbound: Option<SocketAddr>,
 }
 
 /// Why the server could not start, in words that say what to do.
@@ -49,8 +58,12 @@ pub enum Error {
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
+    #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Policy(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
+    #[error("{0}")]
+    Outbound(#[from] BadCluster),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -60,7 +73,8 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let journal = Journal { metrics: Metrics::new(), lines: Lines::Stderr };
+    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
+    let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
         Behind::Worker(worker) => {
             let target: Arc<dyn Target> = match &worker.command {
@@ -100,8 +114,10 @@ pub struct Server {
     /// With the source that keeps it fresh, until that runs.
     identity: Option<Arc<Identity>>,
     source: Option<Box<dyn Source>>,
+    policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
+    way_out: Option<WayOut>,
     cut: watch::Sender<bool>,
 }
 
@@ -114,26 +130,33 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let policed = policies(&config)?;
+        let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let acceptor = Arc::new(Acceptor::new(Entrance {
-            modes: Modes { tls: config.tls.clone() },
+            modes: Modes { tls: config.tls.clone(), policies: policies.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
+            xfcc: config.xfcc,
             limits: config.limits.clone(),
             journal: journal.clone(),
         }));
+        let way_out = WayOut::open(&config, &identity, &journal)?;
         let (cut, to_cut) = watch::channel(false);
         let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            policies,
             admission: Admission::new(admission_limits(&config)),
             answers: parts.answers,
+            xfcc: config.xfcc,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
             cut: to_cut,
         });
-        Ok(Server { config, exchange, target: parts.target, acceptor, identity, source, listener, admin, cut })
+        let target = parts.target;
+        Ok(Server { config, exchange, target, acceptor, identity, source, policed, listener, admin, way_out, cut })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -143,15 +166,17 @@ impl Server {
         stop: impl FnOnce() -> mpsc::UnboundedReceiver<()>,
         on_ready: impl FnOnce(&Running),
     ) -> Result<(), Error> {
-        let running = Running { listen: self.listener.local_addr()?, admin: self.admin.local_addr()? };
+        let outbound = self.way_out.as_ref().map(WayOut::address).transpose()?;
+        let running = Running { listen: self.listener.local_addr()?, admin: self.admin.local_addr()?, outbound };
         let threads = self.config.threads;
         take_seat(threads);
         let control = Builder::new_current_thread().enable_all().build()?;
         control.block_on(async move {
-            let stop = stop();
+            let mut stop = stop();
             let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
+            let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
                 let app = app(self.exchange.clone(), &self.config);
                 apps.push(app.clone());
@@ -162,26 +187,33 @@ impl Server {
                     app,
                     halted: halted.clone(),
                     to_cut: self.cut.subscribe(),
+                    door: self.way_out.as_ref().map(WayOut::door).transpose()?,
+                    alive: alive.clone(),
                 };
-                let alive = alive.clone();
+                let seated = seated.clone();
                 std::thread::Builder::new().name(format!("outrider-{number}")).spawn(move || {
-                    let _alive = alive;
+                    let _seated = seated;
                     if let Err(error) = seat.serve() {
                         tracing::error!(number, %error, "a serving thread ended");
                     }
                 })?;
             }
-            drop(alive);
+            drop((alive, seated));
             let (end_worker, worker_ended) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
             drop(self.listener);
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
-            Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone }.when_told(stop).await;
+            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
+            let deadline = drain.when_told(&mut stop).await;
+            if let Some(way_out) = self.way_out {
+                way_out.drain(deadline, &mut stop, &mut seats).await;
+            }
             let _ = end_worker.send(());
             let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
             tracing::info!("ended");
+            self.exchange.journal.lines.flush();
             Ok(())
         })
     }
@@ -194,6 +226,13 @@ impl Server {
         tokio::spawn(admin::serve(admin, Arc::new(office)));
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
+        }
+        if let Some((policies, keys)) = &self.policed {
+            tokio::spawn(policies.clone().watch(WATCH_PERIOD));
+            tokio::spawn(keys.clone().run());
+        }
+        if let Some(way_out) = &self.way_out {
+            way_out.staff();
         }
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
@@ -209,16 +248,20 @@ struct Seat {
     app: Arc<App>,
     halted: watch::Receiver<bool>,
     to_cut: watch::Receiver<bool>,
+    door: Option<Door>,
+    /// Dropped when the last caller is gone.
+    alive: mpsc::Sender<()>,
 }
 
 impl Seat {
     /// The thread's life: accept until halted, then wait for its connections, until cut.
     fn serve(self) -> std::io::Result<()> {
-        let Seat { number, listener, acceptor, app, halted, mut to_cut } = self;
+        let Seat { number, listener, acceptor, app, halted, mut to_cut, door, alive } = self;
         take_seat(number);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let way_out = door.map(|door| tokio::spawn(door.serve()));
             let tracker = TaskTracker::new();
             acceptor.serve(listener, app, halted, tracker.clone()).await;
             tracker.close();
@@ -227,7 +270,11 @@ impl Seat {
                 // Exchanges hear of it too: streams get their error event, and a moment to carry it.
                 _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
             }
-            Ok(())
+            drop(alive);
+            match way_out {
+                Some(way_out) => way_out.await.unwrap_or(Ok(())),
+                None => Ok(()),
+            }
         })
         // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
     }
@@ -240,14 +287,16 @@ struct Drain<'a> {
     halt: watch::Sender<bool>,
     cut: &'a watch::Sender<bool>,
     timeout: Duration,
-    /// Closed when the last serving thread has ended.
+    /// Closed when the last caller is gone.
     all_gone: mpsc::Receiver<()>,
 }
 
 impl Drain<'_> {
     /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-    async fn when_told(mut self, mut stop: mpsc::UnboundedReceiver<()>) {
+    /// Gives the moment by which all must be over.
+    async fn when_told(mut self, stop: &mut mpsc::UnboundedReceiver<()>) -> Instant {
         stop.recv().await;
+        let deadline = Instant::now() + self.timeout;
         tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
         // Readiness goes with it.
         self.exchange.admission.drain();
@@ -258,12 +307,13 @@ impl Drain<'_> {
             app.http_cleanup().await;
         }
         tokio::select! {
-            _ = self.all_gone.recv() => return,
-            () = tokio::time::sleep(self.timeout) => tracing::warn!("the drain timed out; what still runs is cut"),
+            _ = self.all_gone.recv() => return deadline,
+            () = tokio::time::sleep_until(deadline) => tracing::warn!("the drain timed out; what still runs is cut"),
             _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
         }
         self.cut.send_replace(true);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
+        Instant::now()
     }
 }
 
@@ -303,6 +353,24 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// A folder of policies, and the keys of the issuers they name.
+type Policed = (Arc<Watched>, Arc<RemoteKeys>);
+
+/// The folder of policies, if there is one.
+fn policies(config: &Config) -> Result<Option<Policed>, Error> {
+    let Some(policy) = &config.policy else { return Ok(None) };
+    let workload = Workload {
+        namespace: policy.namespace.clone(),
+        labels: policy.labels.clone(),
+        root_namespace: policy.root_namespace.clone(),
+        trust_domain: config.tls.trust_domain.clone(),
+        trust_domain_aliases: policy.trust_domain_aliases.clone(),
+    };
+    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
+    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    Ok(Some((Arc::new(watched), keys)))
 }
 
 #[cfg(test)]

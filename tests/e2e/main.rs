@@ -7,6 +7,7 @@ mod drain;
 mod forwarded;
 mod hostile;
 mod mesh;
+mod redirect;
 mod rotation;
 mod security;
 mod wake;

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod client;
 pub mod envoy;
+pub mod netns;
 pub mod places;
 pub mod proxy;
 pub mod python;

@@ -92,6 +92,11 @@ const SHELLS: &[&str] = &[
     "proxy/src/exchange",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
+    "proxy/src/outbound/answer.rs",
+    "proxy/src/outbound/carry",
+    "proxy/src/outbound/mod.rs",
+    "proxy/src/outbound/pool.rs",
+    "proxy/src/outbound/record.rs",
     "proxy/src/record.rs",
     "proxy/src/scale/targets/",
     "proxy/src/server",
@@ -108,5 +113,13 @@ fn do_pure_rooms_take_time_and_chance_as_arguments() {
     let sources = ["Instant::now", "SystemTime::now", "env::var", "thread_rng", "from_os_rng", "OsRng"];
     for folder in ["proxy/src", "runtime/src"] {
         never(folder, &sources, SHELLS, "time, chance and the environment belong to the shells");
+    }
+}
+
+#[test]
+fn is_what_decides_about_trust_pure() {
+    let clocks = ["Instant::now", "SystemTime::now", "unix_now", "tokio::time"];
+    for file in ["identity", "live", "material", "refusal", "revocation", "rotate", "trust"] {
+        never(&format!("proxy/src/tls/{file}.rs"), &clocks, &[], "trust takes time as an argument");
     }
 }

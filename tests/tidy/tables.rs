@@ -58,6 +58,11 @@ fn is_every_identity_source_in_its_table() {
 }
 
 #[test]
+fn is_every_balancer_in_its_table() {
+    agree("proxy/src/outbound/balancers", "BALANCERS", &["tests"]);
+}
+
+#[test]
 fn is_every_model_in_its_table() {
     agree("runtime/src/models", "MODELS", &["tests"]);
 }

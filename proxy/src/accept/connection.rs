@@ -5,6 +5,7 @@
 use super::facts::Facts;
 use super::opening::{Opening, guess};
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -32,6 +33,9 @@ pub struct Connection {
     bytes: Bytes,
     /// Bytes that were read to know the protocol, and still belong to it.
     looked_at: Vec<u8>,
+    /// Bytes of an http/1 answer that are written but not flushed: its head waits for its body, because each write costs
+    /// a TLS record and a packet. Empty, and without memory, between answers.
+    unflushed: BytesMut,
     facts: Arc<Facts>,
     /// The one digest that carries a value of our choice for plaintext and TLS alike: the facts.
     digest: Arc<ProxyDigest>,
@@ -50,7 +54,7 @@ impl Connection {
         let facts = Arc::new(facts);
         let header = ResponseHeader::build_no_case(200, Some(0)).expect("200 is a status");
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(facts.clone()))));
-        Connection { bytes, looked_at, facts, digest }
+        Connection { bytes, looked_at, unflushed: BytesMut::new(), facts, digest }
     }
 
     pub fn facts(&self) -> Arc<Facts> {
@@ -125,16 +129,46 @@ impl AsyncRead for Connection {
     }
 }
 
+/// What one TLS record holds (RFC 8446 §5.1): more is not worth waiting for.
+const UNFLUSHED_MAX: usize = 16 << 10;
+
+impl Connection {
+    /// Writes what waits.
+    fn poll_unflushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unflushed.is_empty() {
+            let Connection { bytes, unflushed, .. } = self;
+            let written = match bytes {
+                Bytes::Plain(tcp) => Pin::new(tcp).poll_write(cx, unflushed),
+                Bytes::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, unflushed),
+            };
+            match std::task::ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => unflushed.advance(count),
+            }
+        }
+        self.unflushed = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // HTTP/2 gathers its frames itself.
+        if !self.facts.h2 && self.unflushed.len() + bytes.len() <= UNFLUSHED_MAX {
+            self.unflushed.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        std::task::ready!(self.poll_unflushed(cx))?;
         either!(self, stream => stream.poll_write(cx, bytes))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_unflushed(cx))?;
         either!(self, stream => stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_unflushed(cx))?;
         either!(self, stream => stream.poll_shutdown(cx))
     }
 
@@ -143,6 +177,10 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.facts.h2 {
+            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_write(cx, first);
+        }
         either!(self, stream => stream.poll_write_vectored(cx, slices))
     }
 

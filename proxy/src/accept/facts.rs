@@ -2,6 +2,7 @@
 //!
 //! Every exchange on the connection finds it. Never touches the connection's bytes.
 
+use crate::policy::ConnectionAttributes;
 use crate::tls::Peer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Facts {
     pub peer: Peer,
     pub h2: bool,
     pub target: Target,
+    /// Our element of `x-forwarded-client-cert`, made once for all requests of the connection.
+    pub xfcc: Option<String>,
     opened: Instant,
     /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
     awaits_head_since: AtomicU64,
@@ -46,12 +49,26 @@ impl Facts {
             peer,
             h2,
             target,
+            xfcc: None,
             opened: Instant::now(),
             awaits_head_since: AtomicU64::new(0),
             head_bytes: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             heard_end: AtomicBool::new(false),
             overstayed: watch::Sender::new(false),
+        }
+    }
+
+    /// As policy sees the connection.
+    pub fn attributes(&self) -> ConnectionAttributes<'_> {
+        let source_ip = self.peer.address.ip().to_canonical();
+        ConnectionAttributes {
+            peer: self.peer.spiffe.as_ref(),
+            source_ip,
+            remote_ip: source_ip,
+            destination_ip: self.target.address.ip().to_canonical(),
+            destination_port: self.target.address.port(),
+            sni: self.peer.sni.as_deref(),
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Request {
     pub method: String,
     /// Without the query.
     pub path: String,
+    /// `user-agent`, which a probed app may want to know.
+    pub agent: Option<String>,
 }
 
 pub struct Reply {
@@ -50,13 +52,9 @@ impl Reply {
     }
 
     fn bytes(&self, head_only: bool) -> Vec<u8> {
-        let reason = match self.status {
-            200 => "OK",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            503 => "Service Unavailable",
-            _ => "Bad Request",
-        };
+        // Also whatever a probed app answered.
+        let known = http::StatusCode::from_u16(self.status).ok();
+        let reason = known.and_then(|status| status.canonical_reason()).unwrap_or("Unknown");
         // The page runs no scripts and is embedded nowhere.
         let mut text = format!(
             "HTTP/1.1 {} {reason}\r\nserver: outrider\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
@@ -75,19 +73,20 @@ impl Reply {
     }
 }
 
-/// Reads one request, answers it, closes.
-pub async fn serve(mut tcp: TcpStream, answer: impl FnOnce(&Request) -> Reply) -> std::io::Result<()> {
+/// Reads one request: `None` if the connection ended before there was one, an error to send if it is none.
+pub async fn read(tcp: &mut TcpStream) -> std::io::Result<Option<Result<Request, Reply>>> {
     let mut head = Vec::with_capacity(1024);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() > HEAD_BYTES_MAX || tcp.read_buf(&mut head).await? == 0 {
-            return Ok(());
+            return Ok(None);
         }
     }
-    let bytes = match parse(&head) {
-        Some(request) => answer(&request).bytes(request.method == "HEAD"),
-        None => Reply::text(400, "this is no HTTP/1 request\n").bytes(false),
-    };
-    tcp.write_all(&bytes).await?;
+    Ok(Some(parse(&head).ok_or_else(|| Reply::text(400, "this is no HTTP/1 request\n"))))
+}
+
+/// Sends the answer and closes.
+pub async fn write(mut tcp: TcpStream, reply: &Reply, head_only: bool) -> std::io::Result<()> {
+    tcp.write_all(&reply.bytes(head_only)).await?;
     tcp.shutdown().await
 }
 
@@ -97,7 +96,13 @@ fn parse(head: &[u8]) -> Option<Request> {
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let sane = words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/');
     let path = target.split('?').next()?.to_owned();
-    sane.then(|| Request { method: method.to_owned(), path })
+    sane.then(|| Request { method: method.to_owned(), path, agent: agent(head) })
+}
+
+fn agent(head: &[u8]) -> Option<String> {
+    let lines = std::str::from_utf8(head).ok()?.split("\r\n").skip(1);
+    let mut fields = lines.filter_map(|line| line.split_once(':'));
+    fields.find_map(|(name, value)| name.eq_ignore_ascii_case("user-agent").then(|| value.trim().to_owned()))
 }
 
 #[cfg(test)]
@@ -113,5 +118,7 @@ mod tests {
         {
             assert_eq!(parsed(bad), None, "{bad}");
         }
+        let request = parse(b"GET / HTTP/1.1\r\nhost: x\r\nUser-Agent:  kube-probe/1.33 \r\n\r\n").unwrap();
+        assert_eq!(request.agent.as_deref(), Some("kube-probe/1.33"));
     }
 }

@@ -1,10 +1,12 @@
 //! The operator's window: metrics, health, drain, the configuration in force, and a page for people.
 //!
-//! On its own listener, by default on the loopback: whoever reaches it may read all of it and drain the server. Serves
+//! On its own listener, by default on the loopback: whoever is on the machine may read all of it and drain the server.
+//! On a wider address, as in a pod, peers from elsewhere get what kubelets and Prometheus need, and nothing else. Serves
 //! one small request per connection; never anything a caller of the models may need.
 
 mod http;
 mod page;
+mod probes;
 
 use crate::config::Config;
 use crate::exchange::Exchange;
@@ -13,12 +15,13 @@ use crate::server::Running;
 use crate::tls::{Identity, Status};
 use http::{Reply, Request};
 use serde_json::json;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// For one whole request and its answer.
+/// For reading a request, and again for writing its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 64;
 
@@ -35,7 +38,7 @@ pub struct Office {
 pub async fn serve(listener: TcpListener, office: Arc<Office>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok((tcp, _)) = listener.accept().await else {
+        let Ok((tcp, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -43,15 +46,46 @@ pub async fn serve(listener: TcpListener, office: Arc<Office>) {
         let office = office.clone();
         tokio::spawn(async move {
             let _place = place;
-            let _ = tokio::time::timeout(TIMEOUT, http::serve(tcp, |request| office.answer(request))).await;
+            attend(&office, tcp, peer.ip()).await;
         });
     }
+}
+
+/// One connection. Each step has its own bound: a probe may take as long as it is allowed to.
+async fn attend(office: &Office, mut tcp: TcpStream, peer: IpAddr) {
+    let Ok(Ok(Some(request))) = tokio::time::timeout(TIMEOUT, http::read(&mut tcp)).await else { return };
+    let (reply, head_only) = match request {
+        Ok(request) => {
+            let local = tcp.local_addr().map_or(peer, |local| local.ip());
+            (office.admit(&request, peer.to_canonical(), local.to_canonical()).await, request.method == "HEAD")
+        }
+        Err(reply) => (reply, false),
+    };
+    let _ = tokio::time::timeout(TIMEOUT, http::write(tcp, &reply, head_only)).await;
+}
+
+/// What peers from outside the machine may ask: health and metrics, which say nothing that its callers do not see.
+fn for_everybody(path: &str) -> bool {
+    path == "/metrics" || path.starts_with("/healthz/") || path.starts_with("/app-health/")
 }
 
 impl Office {
     /// `identity`: ours, where one is configured.
     pub fn new(exchange: Arc<Exchange>, config: Config, running: Running, identity: Option<Arc<Identity>>) -> Self {
         Office { exchange, config, running, identity, since: Instant::now() }
+    }
+
+    /// `local` is the address the peer came to, which in a pod is the pod's.
+    async fn admit(&self, request: &Request, peer: IpAddr, local: IpAddr) -> Reply {
+        if !peer.is_loopback() && !for_everybody(&request.path) {
+            return Reply::text(403, "this is answered only from inside: ask 127.0.0.1 on the machine or in the pod\n");
+        }
+        match request.path.strip_prefix("/app-health/") {
+            Some(rest) if matches!(request.method.as_str(), "GET" | "HEAD") => {
+                probes::answer(&self.config.probes, rest, request.agent.as_deref(), local).await
+            }
+            _ => self.answer(request),
+        }
     }
 
     fn answer(&self, request: &Request) -> Reply {
@@ -64,7 +98,7 @@ impl Office {
                 "/healthz/live" => Reply::text(200, "live\n"),
                 "/healthz/ready" => self.ready(),
                 "/config_dump" => Reply::json(200, &self.config.dump()),
-                _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /drain /config_dump\n"),
+                _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /app-health /drain /config_dump\n"),
             },
             _ => Reply::text(405, "use GET\n").with("allow", "GET, HEAD"),
         }

@@ -106,9 +106,11 @@ impl Drop for Granted {
         let mut gate = self.admission.lock();
         gate.breaker.release(now);
         let grants = gate.grant(&self.admission);
+        if gate.breaker.running() == 0 && gate.queue.is_empty() {
+            gate.wake.rests(now);
+        }
         drop(gate);
         deliver(grants);
-        self.admission.changed.notify_one();
     }
 }
 
@@ -160,8 +162,10 @@ impl Drop for Stay<'_> {
         let mut gate = self.admission.lock();
         if gate.queue.remove(self.place) {
             gate.callers.remove(&self.place);
-            drop(gate);
-            self.admission.changed.notify_one();
+            let now = self.admission.now();
+            if gate.breaker.running() == 0 && gate.queue.is_empty() {
+                gate.wake.rests(now);
+            }
         }
     }
 }
@@ -195,7 +199,6 @@ impl Admission {
     pub async fn admit(self: &Arc<Self>, ticket: Ticket) -> Result<Permit, Error> {
         let since = self.now();
         let (place, answer) = self.enter(ticket, since)?;
-        self.changed.notify_one();
         let _place = Stay { admission: self, place };
         let answer = tokio::time::timeout(self.wait_max, answer).await;
         let waited = self.now() - since;
@@ -224,8 +227,14 @@ impl Admission {
         let (caller, answer) = oneshot::channel();
         gate.callers.insert(place, caller);
         let grants = gate.grant(self);
+        let asleep = gate.wake.awake().is_none();
         drop(gate);
         deliver(grants);
+        if asleep {
+            // Only a sleeper's keeper has something to do: waking it for every request would cost each of them two
+            // switches of threads, a quarter of all its CPU.
+            self.changed.notify_one();
+        }
         Ok((place, answer))
     }
 

@@ -80,7 +80,9 @@ impl Wake {
             State::Awake { idle_since } => {
                 if running + waiting > 0 {
                     *idle_since = None;
-                    return Next::Wait(None);
+                    // It cannot have been idle for long enough before then, whenever that begins; so whoever is let in
+                    // or leaves meanwhile need not wake the one who asks.
+                    return Next::Wait(self.idle_timeout.map(|timeout| now + timeout));
                 }
                 let since = *idle_since.get_or_insert(now);
                 match self.idle_timeout.map(|timeout| since + timeout) {
@@ -92,6 +94,13 @@ impl Wake {
                 }
             }
             _ => Next::Wait(None),
+        }
+    }
+
+    /// Nobody runs or waits from now on.
+    pub fn rests(&mut self, now: Duration) {
+        if let State::Awake { idle_since } = &mut self.state {
+            *idle_since = Some(now);
         }
     }
 
@@ -151,10 +160,11 @@ mod tests {
     #[test]
     fn when_does_an_idle_worker_stop() {
         let mut wake = awake(Some(30));
-        assert_eq!(wake.next(at(10), 1, 0), Next::Wait(None));
+        assert_eq!(wake.next(at(10), 1, 0), Next::Wait(Some(at(40))), "it cannot be idle for long enough before");
         assert_eq!(wake.next(at(20), 0, 0), Next::Wait(Some(at(50))));
-        assert_eq!(wake.next(at(40), 0, 1), Next::Wait(None), "a request resets the clock");
-        assert_eq!(wake.next(at(45), 0, 0), Next::Wait(Some(at(75))));
+        assert_eq!(wake.next(at(40), 0, 1), Next::Wait(Some(at(70))), "a request resets the clock");
+        wake.rests(at(45));
+        assert_eq!(wake.next(at(70), 0, 0), Next::Wait(Some(at(75))), "since it rests, not since it was asked");
         assert_eq!(wake.next(at(75), 0, 0), Next::Stop);
         assert_eq!(wake.next(at(76), 0, 5), Next::Wait(None), "whoever comes now waits for the stop");
         wake.stopped();

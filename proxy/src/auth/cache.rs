@@ -16,28 +16,34 @@ const BYTES_MAX: usize = 128 * 1024;
 
 type Digest = [u8; 32];
 
-pub struct Cache {
+/// By credential, what became of it.
+pub struct Cache<T = Verified> {
     key: hmac::Key,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<Shard<T>>; SHARDS],
 }
 
 /// Two generations: what was not asked for during the whole life of the younger one is forgotten with the older.
-#[derive(Default)]
-struct Shard {
-    young: HashMap<Digest, Arc<Verified>>,
-    old: HashMap<Digest, Arc<Verified>>,
+struct Shard<T> {
+    young: HashMap<Digest, Arc<T>>,
+    old: HashMap<Digest, Arc<T>>,
     young_bytes: usize,
 }
 
-impl Cache {
-    pub fn new() -> Cache {
+impl<T> Default for Shard<T> {
+    fn default() -> Shard<T> {
+        Shard { young: HashMap::new(), old: HashMap::new(), young_bytes: 0 }
+    }
+}
+
+impl<T> Cache<T> {
+    pub fn new() -> Cache<T> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
             .expect("the operating system gives random bytes");
         Cache { key, shards: Default::default() }
     }
 
     /// The verdict on a credential, if there is one. Whether it still holds is for the caller to check.
-    pub fn get(&self, credential: &str) -> Option<Arc<Verified>> {
+    pub fn get(&self, credential: &str) -> Option<Arc<T>> {
         let digest = self.digest(credential);
         let mut shard = self.shard(&digest);
         if let Some(found) = shard.young.get(&digest) {
@@ -48,7 +54,7 @@ impl Cache {
         Some(found)
     }
 
-    pub fn put(&self, credential: &str, verified: Arc<Verified>) {
+    pub fn put(&self, credential: &str, verified: Arc<T>) {
         let digest = self.digest(credential);
         self.shard(&digest).insert(digest, verified, credential.len());
     }
@@ -58,13 +64,13 @@ impl Cache {
         tag.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
 
-    fn shard(&self, digest: &Digest) -> std::sync::MutexGuard<'_, Shard> {
+    fn shard(&self, digest: &Digest) -> std::sync::MutexGuard<'_, Shard<T>> {
         self.shards[usize::from(digest[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shard {
-    fn insert(&mut self, digest: Digest, verified: Arc<Verified>, bytes: usize) {
+impl<T> Shard<T> {
+    fn insert(&mut self, digest: Digest, verified: Arc<T>, bytes: usize) {
         if self.young.len() >= ENTRIES_MAX || self.young_bytes + bytes > BYTES_MAX {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
@@ -89,7 +95,7 @@ mod tests {
         cache.put("a.b.c", verified("one"));
         assert_eq!(cache.get("a.b.c").unwrap().subject, "one");
         assert!(cache.get("a.b.d").is_none());
-        assert!(Cache::new().get("a.b.c").is_none());
+        assert!(Cache::<Verified>::new().get("a.b.c").is_none());
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod cache;
 pub mod credential;
 pub mod issuer;
 pub mod jwks;
+pub mod jwks_fetch;
 pub mod methods;
+pub mod request;
 
 use crate::config;
 use crate::error::Error;
@@ -25,6 +27,8 @@ pub enum Reason {
     Ambiguous,
     /// An algorithm that is not taken, or not the one the key is for.
     Algorithm,
+    /// The keys of the token's issuer were never fetched yet.
+    KeysUnavailable,
     /// No key of the set fits.
     UnknownKey,
     Signature,
@@ -43,6 +47,7 @@ impl Reason {
             Reason::Malformed => "malformed",
             Reason::Ambiguous => "ambiguous",
             Reason::Algorithm => "algorithm",
+            Reason::KeysUnavailable => "keys_unavailable",
             Reason::UnknownKey => "unknown_key",
             Reason::Signature => "signature",
             Reason::Unsupported => "unsupported",

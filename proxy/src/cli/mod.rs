@@ -2,8 +2,11 @@
 
 pub mod certs;
 pub mod check;
+pub mod drain;
+pub mod inject;
 mod model;
 pub mod proxy;
+pub mod redirect;
 mod state;
 pub mod token;
 mod trust;

@@ -322,7 +322,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(directory.path().join("it's $HOME `x`")).unwrap();
         trust::ensure(&state, None, trust::now_unix()).unwrap();
-        let running = Running { listen: ([0, 0, 0, 0], 4000).into(), admin: "[::]:5000".parse().unwrap() };
+        let running =
+            Running { listen: ([0, 0, 0, 0], 4000).into(), admin: "[::]:5000".parse().unwrap(), outbound: None };
         let text = client_env(&args(&[]).unwrap(), &state, &running, "smol").unwrap();
         state.write("client.env", text.as_bytes()).unwrap();
         let script = r#". "$1"; printf '%s\n' "$OUTRIDER_URL" "$OUTRIDER_ADMIN_URL" "$OUTRIDER_MODEL" "$OUTRIDER_CA"

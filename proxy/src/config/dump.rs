@@ -30,6 +30,8 @@ impl Config {
                 "namespace": policy.namespace,
                 "labels": policy.labels,
                 "root_namespace": policy.root_namespace,
+                "trust_domain_aliases": policy.trust_domain_aliases,
+                "jwks_authorities": policy.jwks_authorities,
             })),
             "xfcc": self.xfcc.name(),
             "worker": self.worker().map(worker),
@@ -55,7 +57,10 @@ impl Config {
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
                 "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
+            "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "probes": self.probes.dump(),
+            "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
         })
     }
 }

@@ -58,6 +58,10 @@ pub struct Policy {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
     pub root_namespace: String,
+    /// Names the trust domain had before.
+    pub trust_domain_aliases: Vec<String>,
+    /// Whom an issuer's key server must be certified by; the machine's own authorities unless told otherwise.
+    pub jwks_authorities: Option<PathBuf>,
 }
 
 /// What becomes of `x-forwarded-client-cert`, in Envoy's words.
@@ -131,6 +135,9 @@ pub(super) struct RawPolicy {
     /// The downward API's file of labels, in a pod.
     labels_file: Option<PathBuf>,
     root_namespace: Option<String>,
+    #[serde(default)]
+    trust_domain_aliases: Vec<String>,
+    jwks_authorities: Option<PathBuf>,
 }
 
 impl RawInterception {
@@ -209,6 +216,8 @@ impl RawPolicy {
             namespace: self.namespace.unwrap_or_else(|| "default".into()),
             labels,
             root_namespace: self.root_namespace.unwrap_or_else(|| "istio-system".into()),
+            trust_domain_aliases: self.trust_domain_aliases,
+            jwks_authorities: self.jwks_authorities.map(|path| base.join(path)),
         }
     }
 }

@@ -5,10 +5,13 @@
 
 mod dump;
 pub mod inbound;
+pub mod outbound;
+mod probes;
 pub mod quantity;
 mod raw;
 mod tls;
 
+pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
@@ -32,6 +35,11 @@ pub struct Config {
     pub queue: Queue,
     pub limits: Limits,
     pub drain: Drain,
+    /// One line on stderr for each request.
+    pub access_log: bool,
+    pub probes: Probes,
+    /// `None`: this sidecar only lets in.
+    pub outbound: Option<outbound::Outbound>,
 }
 
 /// Who answers.

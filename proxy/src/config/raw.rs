@@ -3,6 +3,8 @@
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::outbound::{Origination, RawOutbound};
+use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
@@ -34,6 +36,10 @@ pub struct Raw {
     limits: RawLimits,
     #[serde(default)]
     drain: RawDrain,
+    access_log: Option<bool>,
+    #[serde(default)]
+    probes: RawProbes,
+    outbound: Option<RawOutbound>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,7 +143,7 @@ impl Problems {
         default
     }
 
-    fn size(&mut self, path: &str, given: &Option<Quantity>, default: usize) -> usize {
+    pub(super) fn size(&mut self, path: &str, given: &Option<Quantity>, default: usize) -> usize {
         let Some(given) = given else { return default };
         match given.size() {
             Ok(0) => self.add(path, "must be more than nothing"),
@@ -147,14 +153,14 @@ impl Problems {
         default
     }
 
-    fn count(&mut self, path: &str, given: Option<usize>, default: usize) -> usize {
+    pub(super) fn count(&mut self, path: &str, given: Option<usize>, default: usize) -> usize {
         if given == Some(0) {
             self.add(path, "must be at least 1");
         }
         given.unwrap_or(default)
     }
 
-    fn address(&mut self, path: &str, given: &Option<String>, default: &str) -> SocketAddr {
+    pub(super) fn address(&mut self, path: &str, given: &Option<String>, default: &str) -> SocketAddr {
         let text = given.as_deref().unwrap_or(default);
         match text.parse() {
             Ok(address) => address,
@@ -184,7 +190,10 @@ impl Raw {
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            probes: self.probes.validate(p),
+            outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
@@ -201,6 +210,16 @@ impl Raw {
         }
         if config.queue.bytes_max < config.limits.body_bytes_max {
             p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
+        }
+        if let Some(outbound) = &config.outbound {
+            let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
+            if config.tls.source.is_none() && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
+                p.add("outbound.clusters", "`mode: mutual` needs an identity; name a source of one under `tls`");
+            }
+            let taken = [config.listen, config.admin].contains(&outbound.listen);
+            if taken && outbound.listen.port() != 0 {
+                p.add("outbound.listen", "must be an address of its own");
+            }
         }
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
     }

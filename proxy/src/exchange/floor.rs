@@ -1,12 +1,15 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 use crate::accept::Busy;
+use crate::auth::Identity;
+use crate::auth::methods::anonymous;
 use crate::config::Forward;
 use crate::dialects::{Answer, Dialect, Event};
 use crate::downstream::{Downstream, neutral_refusal};
 use crate::error::{Error, Verdict};
 use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
+use crate::policy::{Attributes, Policies, RequestPrincipal};
 use crate::record::{Journal, Record, draw_id, unix_now};
 use crate::tls::Peer;
 use bytes::Bytes;
@@ -64,6 +67,26 @@ impl<'a> Floor<'a> {
         self.caller.busy()
     }
 
+    /// Istio's policies on this request. What they note goes to the record; the caller is told only that it may not.
+    pub fn judge(&mut self, policies: &Policies, head: &Head, token: Option<&RequestPrincipal>) -> Result<(), Error> {
+        let attributes = Attributes {
+            connection: self.caller.facts().attributes(),
+            method: head.method.as_str(),
+            host: self.caller.authority(),
+            path: &head.path,
+            headers: &head.headers,
+            token,
+        };
+        if let Some(custom) = policies.needs_custom(&attributes).first() {
+            let reason = format!("{} asks the provider {}, which is not configured", custom.hit, custom.provider);
+            return Err(Error::Forbidden { reason });
+        }
+        let decision = policies.evaluate(&attributes);
+        self.record.audited = decision.audited;
+        self.record.shadow = decision.shadow.iter().map(ToString::to_string).collect();
+        decision.verdict.denied().map_or(Ok(()), |reason| Err(Error::Forbidden { reason }))
+    }
+
     /// Leaves the rest to a foreign server.
     pub fn hand_over(self, passage: Passage, config: &Forward) -> Handover {
         Handover::new(passage, config, self.record, self.expires, self.caller.into_busy())
@@ -73,11 +96,28 @@ impl<'a> Floor<'a> {
         self.voice = voice;
     }
 
-    /// The caller's rights end then; the exchange must not outlive them.
-    pub fn expires_at(&mut self, unix_seconds: Option<u64>) {
+    /// Who calls, by one of the methods.
+    pub fn knows(&mut self, identity: &Identity) {
+        if self.record.subject.is_none() || identity.method != anonymous::NAME {
+            self.record.subject = Some(identity.subject.clone());
+        }
+        self.expires_at(identity.expires_at_unix);
+    }
+
+    /// Who calls, by a token that a policy asks for.
+    pub fn knows_token(&mut self, principal: Option<&RequestPrincipal>) {
+        if let Some(principal) = principal {
+            self.record.subject = Some(principal.subject.clone());
+            self.expires_at(Some(principal.expires_at_unix));
+        }
+    }
+
+    /// The caller's rights end then, if no others end before; the exchange must not outlive them.
+    fn expires_at(&mut self, unix_seconds: Option<u64>) {
         let left = |at: u64| Duration::from_secs(at).saturating_sub(unix_now());
         // `checked_add`: a credential may claim to be good for ever.
-        self.expires = unix_seconds.and_then(|at| Instant::now().checked_add(left(at)));
+        let end = unix_seconds.and_then(|at| Instant::now().checked_add(left(at)));
+        self.expires = [self.expires, end].into_iter().flatten().min();
     }
 
     pub async fn body(&mut self) -> Result<Bytes, Error> {

@@ -50,6 +50,15 @@ impl Verdict {
     pub fn is_allow(&self) -> bool {
         matches!(self, Verdict::Allow(_))
     }
+
+    /// Why not, for the log; `None` if allowed.
+    pub fn denied(&self) -> Option<String> {
+        match self {
+            Verdict::Allow(_) => None,
+            Verdict::Deny(Some(hit)) => Some(format!("denied by {hit}")),
+            Verdict::Deny(None) => Some("no ALLOW policy matches".into()),
+        }
+    }
 }
 
 /// What is to be done, and what is to be noted.
@@ -69,6 +78,16 @@ pub struct Shadow {
     pub allows: bool,
     /// `None`: an ALLOW policy that did not match, and nor did any other.
     pub rule: Option<usize>,
+}
+
+impl fmt::Display for Shadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let would = if self.allows { "allow" } else { "deny" };
+        match self.rule {
+            Some(rule) => write!(f, "{} rules[{rule}] would {would}", self.policy),
+            None => write!(f, "{} would {would}: it does not match", self.policy),
+        }
+    }
 }
 
 /// Policies by what they do, each list by name.

@@ -1,8 +1,8 @@
 //! Istio's security policies as pure functions: YAML in, decisions out. AuthorizationPolicy, PeerAuthentication, and
 //! what RequestAuthentication asks for.
 //!
-//! Compiled once, then only compared: evaluating opens nothing, waits for nothing and reads no clock.
-//! Where we differ from Istio the place says so; in sum: mistakes that Istio's webhook
+//! Compiled once, then only compared: evaluating opens nothing, waits for nothing and reads no clock. [`watch`] is the
+//! shell that rereads a folder. Where we differ from Istio the place says so; in sum: mistakes that Istio's webhook
 //! would have caught are refused here, a policy that names what we do not have is refused instead of never matching,
 //! and no star of a namespace reaches over a slash.
 
@@ -16,12 +16,14 @@ mod parse;
 mod peer;
 mod rule;
 mod trust;
+pub mod watch;
 
 pub use attributes::{Attributes, ConnectionAttributes, RequestPrincipal};
 pub use decide::{Decision, Hit, Shadow, Verdict};
 pub use document::Problem;
 pub use jwt_rule::{JwtRule, KeySource, Location};
 pub use peer::PeerMode;
+pub use watch::{InForce, Watched};
 
 use attributes::Facts;
 use std::collections::BTreeMap;

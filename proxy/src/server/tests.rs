@@ -1,5 +1,6 @@
 //! The whole sidecar over real sockets, with a toy dialect and a scripted worker.
 
+mod outside;
 mod toy;
 
 use super::*;
@@ -342,3 +343,4 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
 mod forward;
 mod h2c;
 mod tls;
+mod way_out;

@@ -69,11 +69,11 @@ pub enum XfccError {
 
 /// The header that goes on to the server behind us; `None` for none, whatever came.
 ///
-/// `received` is all lines of the header, joined by commas; `mutual_tls` whether the caller showed a certificate that was
+/// `ours` is an [`Element`] as text, made once for each connection. `received` is all lines of the header, joined by commas; `mutual_tls` whether the caller showed a certificate that was
 /// verified, without which nothing it says is passed on but by `always_forward_only`.
-pub fn forwarded(setting: Xfcc, received: Option<&str>, mutual_tls: bool, ours: Option<&Element>) -> Option<String> {
+pub fn forwarded(setting: Xfcc, received: Option<&str>, mutual_tls: bool, ours: Option<&str>) -> Option<String> {
     let received = received.filter(|text| !text.is_empty());
-    let ours = ours.filter(|_| mutual_tls).map(Element::to_string);
+    let ours = ours.filter(|_| mutual_tls).map(str::to_owned);
     match setting {
         Xfcc::Sanitize => None,
         Xfcc::SanitizeSet => ours,
@@ -331,7 +331,7 @@ mod tests {
         ];
         for (received, mutual_tls, wanted) in rows {
             for (setting, wanted) in all.into_iter().zip(wanted) {
-                let goes_on = forwarded(setting, received, mutual_tls, Some(&ours));
+                let goes_on = forwarded(setting, received, mutual_tls, Some(&ours.to_string()));
                 assert_eq!(goes_on.as_deref(), wanted, "{setting:?} {received:?} {mutual_tls}");
             }
         }
@@ -380,6 +380,17 @@ mod tests {
         fn is_what_was_written_read_again(elements in proptest::collection::vec(elements(), 0..5)) {
             let text: Vec<String> = elements.iter().map(Element::to_string).collect();
             prop_assert_eq!(parse(&text.join(",")), Ok(elements));
+        }
+
+        #[test]
+        fn is_what_was_read_written_so_that_it_reads_the_same(
+            pairs in proptest::collection::vec(r#"(By|Hash|subject|uri|DNS|New)=("([a,;=]|\\.){0,4}"|[a=\\ ]{0,4})[,;]"#, 0..6),
+        ) {
+            if let Ok(elements) = parse(&pairs.concat()) {
+                let known: Vec<Element> = elements.into_iter().filter(|e| *e != Element::default()).collect();
+                let text: Vec<String> = known.iter().map(Element::to_string).collect();
+                prop_assert_eq!(parse(&text.join(",")), Ok(known));
+            }
         }
 
         #[test]

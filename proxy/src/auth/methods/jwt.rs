@@ -76,7 +76,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    fn check_time(&self, now_unix: u64) -> Result<(), Reason> {
+    pub fn check_time(&self, now_unix: u64) -> Result<(), Reason> {
         if now_unix >= self.expires_unix.saturating_add(LEEWAY_SECONDS) {
             return Err(Reason::Expired);
         }
@@ -114,10 +114,26 @@ enum Audience {
     Many(Vec<String>),
 }
 
+/// Whose tokens are taken.
+pub struct Expected<'a> {
+    pub issuer: &'a str,
+    /// `aud` must be or contain one of these. Empty: it is not looked at.
+    pub audiences: &'a [String],
+    /// Whether a token must say of whom it speaks.
+    pub subject_required: bool,
+}
+
+/// [`verify_for`] what the method is configured for.
+pub fn verify(token: &str, keys: &KeySet, config: &config::Jwt, now_unix: u64) -> Result<Verified, Reason> {
+    // Queues and limits are kept by subject: callers without one would share a place.
+    let audiences = std::slice::from_ref(&config.audience);
+    verify_for(token, keys, &Expected { issuer: &config.issuer, audiences, subject_required: true }, now_unix)
+}
+
 /// The whole check of one token, signature first: claims are not looked at before we know who made them.
 ///
 /// `iat` is not checked: it grants nothing, and `nbf` is the claim for "not yet".
-pub fn verify(token: &str, keys: &KeySet, config: &config::Jwt, now_unix: u64) -> Result<Verified, Reason> {
+pub fn verify_for(token: &str, keys: &KeySet, expected: &Expected<'_>, now_unix: u64) -> Result<Verified, Reason> {
     if token.len() > CREDENTIAL_BYTES_MAX {
         return Err(Reason::Malformed);
     }
@@ -138,20 +154,25 @@ pub fn verify(token: &str, keys: &KeySet, config: &config::Jwt, now_unix: u64) -
     }
     let (bytes, claims) = json::<Claims>(payload)?;
     let all = serde_json::from_slice(&bytes).map_err(|_| Reason::Malformed)?;
-    check(claims, all, config, now_unix)
+    check(claims, all, expected, now_unix)
 }
 
-fn check(claims: Claims, all: serde_json::Value, config: &config::Jwt, now_unix: u64) -> Result<Verified, Reason> {
-    if claims.iss.as_deref() != Some(config.issuer.as_str()) {
+fn check(claims: Claims, all: serde_json::Value, expected: &Expected<'_>, now_unix: u64) -> Result<Verified, Reason> {
+    if claims.iss.as_deref() != Some(expected.issuer) {
         return Err(Reason::Issuer);
     }
-    match &claims.aud {
-        Some(Audience::One(one)) if *one == config.audience => {}
-        Some(Audience::Many(many)) if many.contains(&config.audience) => {}
-        _ => return Err(Reason::Audience),
+    let fits = match &claims.aud {
+        Some(Audience::One(one)) => expected.audiences.contains(one),
+        Some(Audience::Many(many)) => many.iter().any(|one| expected.audiences.contains(one)),
+        None => false,
+    };
+    if !fits && !expected.audiences.is_empty() {
+        return Err(Reason::Audience);
     }
-    // Queues and limits are kept by subject: callers without one would share a place.
-    let subject = claims.sub.filter(|subject| !subject.is_empty()).ok_or(Reason::Subject)?;
+    let subject = claims.sub.unwrap_or_default();
+    if subject.is_empty() && expected.subject_required {
+        return Err(Reason::Subject);
+    }
     // A token that never ends can never be taken back.
     let expires_unix = seconds(claims.exp.ok_or(Reason::Expired)?)?;
     let not_before_unix = claims.nbf.map(seconds).transpose()?.unwrap_or(0);

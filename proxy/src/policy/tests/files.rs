@@ -206,6 +206,21 @@ fn what_is_wrong_and_where() {
 }
 
 #[test]
+fn are_the_examples_good() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/policies");
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<(String, String)> =
+        names.map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap())).collect();
+    let policies = Policies::parse(&files, &workload()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!((files.len(), policies.count(), policies.jwt_rules().len()), (3, 3, 1));
+    assert_eq!(
+        (policies.peer_mode(80), policies.peer_mode(9090)),
+        (Some(PeerMode::Strict), Some(PeerMode::Permissive))
+    );
+    assert!(policies.notes().is_empty(), "{:?}", policies.notes());
+}
+
+#[test]
 fn are_all_problems_told_at_once() {
     let files = [("a.yaml", "{rules: [{x: 1}, {y: 2}]}"), ("b.yaml", "{action: NO}")];
     let files = files.map(|(name, spec)| (name.to_owned(), policy(&name[..1], spec)));

@@ -32,6 +32,7 @@ pub fn policy(name: &str, spec: &str) -> String {
 }
 
 /// What [`Attributes`] borrow from.
+#[derive(Debug)]
 pub struct Request {
     pub peer: Option<SpiffeId>,
     pub source_ip: String,

@@ -98,3 +98,29 @@ fn does_strict_take_clients_of_the_trust_domain_alone() {
             .all(|reason| metrics.contains(&format!("{{reason=\"{reason}\"}} 1")))
     });
 }
+
+#[test]
+fn is_a_sidecar_without_an_identity_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = format!(
+        "{{mode: permissive, trust_domain: td, workload_api: {{socket: {}/agent.sock}}}}",
+        folder.path().display()
+    );
+    let sidecar = start(&PLAIN.replace("{mode: disable}", &tls), vec![generated(&["x"])], Sleepy::default());
+    wait_for(|| sidecar.admin("GET /healthz/ready").contains("cannot be reached"));
+    let ready = sidecar.admin("GET /healthz/ready");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("no identity yet from workload_api"), "{ready}");
+    assert!(sidecar.admin("GET /healthz/live").starts_with("HTTP/1.1 200"));
+    let metrics = sidecar.admin("GET /metrics");
+    assert!(metrics.contains("outrider_identity_ready 0") && metrics.contains("outrider_identity_not_after_seconds 0"));
+    assert!(!metrics.contains("outrider_identity_renewal_failures_total 0"), "{metrics}");
+    // Plaintext needs no identity; a handshake does.
+    assert!(sidecar.post("hi").contains("200 OK"));
+    let domain = Domain::new();
+    assert!(domain.ask(&sidecar, None).is_err());
+    wait_for(|| sidecar.admin("GET /metrics").contains("{reason=\"no_identity\"} 1"));
+    // With one, all is well.
+    let sidecar = domain.sidecar("strict");
+    assert!(sidecar.admin("GET /healthz/ready").starts_with("HTTP/1.1 200"));
+    assert!(sidecar.admin("GET /metrics").contains("outrider_identity_ready 1"));
+}

@@ -44,6 +44,8 @@ enum Error {
     Name(#[from] crate::tls::identity::SpiffeIdError),
     #[error("no signing request could be made: {0}")]
     Request(#[from] rcgen::Error),
+    #[error("`{0}` is no address of an authority; change tls.istio_ca.address")]
+    Address(String),
     #[error("{address} gave no certificate: {words}")]
     Refused { address: String, words: String },
     #[error("{address} did not answer within {} s", TIMEOUT.as_secs())]
@@ -200,9 +202,15 @@ impl IstioCa {
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }
         });
-        // The scheme only goes into a header; what the bytes are wrapped in is the connector's business.
-        let endpoint = Endpoint::from_static("http://istio-ca.local").connect_timeout(TIMEOUT);
-        Ok(endpoint.connect_with_connector_lazy(connector))
+        let address = match self.config.host.contains(':') {
+            true => format!("[{}]:{port}", self.config.host),
+            false => self.address(),
+        };
+        // tonic takes `http` for "do not wrap it", which the connector has done; the header says what it really is.
+        let endpoint = |scheme: &str| format!("{scheme}://{address}");
+        let real = Uri::try_from(endpoint("https")).map_err(|_| Error::Address(address.clone()))?;
+        let endpoint = Endpoint::from_shared(endpoint("http")).map_err(|_| Error::Address(address.clone()))?;
+        Ok(endpoint.origin(real).connect_timeout(TIMEOUT).connect_with_connector_lazy(connector))
     }
 }
 

@@ -1,0 +1,163 @@
+//! Fetching from servers that are good, bad, slow, huge, or not there.
+
+use super::*;
+use crate::auth::issuer::Issuer;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Answers the n-th connection with the n-th text, the last one again and again.
+async fn serve(answers: Vec<String>) -> (String, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        for n in 0.. {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            answer(stream, &answers[answers.len().min(n + 1) - 1]).await;
+        }
+    });
+    (address, AbortOnDropHandle::new(task))
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
+    let mut request = [0; 1024];
+    let _ = stream.read(&mut request).await;
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+fn http(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+async fn fetched(answers: Vec<String>, path: &str) -> Result<KeySet, FetchError> {
+    let (address, _server) = serve(answers).await;
+    fetch(&KeySource::Uri(format!("{address}{path}")), None).await
+}
+
+#[tokio::test]
+async fn which_answers_are_keys() {
+    let keys = Issuer::generate().jwks();
+    assert!(fetched(vec![http("200 OK", &keys)], "/keys?x=y").await.is_ok());
+    let chunked =
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{keys}\r\n0\r\n\r\n", keys.len());
+    assert!(fetched(vec![chunked], "/keys").await.is_ok());
+    assert_eq!(fetched(vec![http("404 Not Found", &keys)], "/").await.err(), Some(FetchError::Status(404)));
+    assert_eq!(fetched(vec![http("302 Found", "")], "/").await.err(), Some(FetchError::Status(302)));
+    assert!(matches!(fetched(vec![http("200 OK", "<html>")], "/").await, Err(FetchError::Keys(_))));
+    assert!(matches!(fetched(vec!["garbage\r\n\r\n".into()], "/").await, Err(FetchError::Http(_))));
+    let huge = http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1));
+    assert!(matches!(fetched(vec![huge], "/").await, Err(FetchError::Http(_))));
+    for bad in ["/keys", "ftp://127.0.0.1:1/keys", "http://", "http://a b/"] {
+        let error = fetch(&KeySource::Uri(bad.into()), None).await.err().unwrap();
+        assert!(matches!(error, FetchError::Address(_) | FetchError::Connect(_)), "{bad}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn is_an_openid_configuration_followed() {
+    let keys = Issuer::generate().jwks();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}/realm", listener.local_addr().unwrap());
+    let configuration = format!(r#"{{"issuer": "{issuer}", "jwks_uri": "{issuer}/keys"}}"#);
+    let server = tokio::spawn(async move {
+        for body in [configuration, keys] {
+            let (stream, _) = listener.accept().await.unwrap();
+            answer(stream, &http("200 OK", &body)).await;
+        }
+    });
+    assert!(fetch(&KeySource::Discovery(issuer), None).await.is_ok());
+    server.await.unwrap();
+    let cases = [
+        (r#"{"issuer": "https://b", "jwks_uri": "https://a/k"}"#, "another issuer"),
+        (r#"{"issuer": "https://a"}"#, "no jwks_uri"),
+        (r#"{"issuer": "https://a", "jwks_uri": "http://a/k"}"#, "away from https"),
+        ("[", "not JSON"),
+    ];
+    for (answer, words) in cases {
+        let error = discovered("https://a", answer.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn whose_tls_is_believed() {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let certificate = params.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap();
+    let other = folder.path().join("other.pem");
+    std::fs::write(&other, CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().pem())
+        .unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let keys = Issuer::generate().jwks();
+    let _server = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                answer(stream, &http("200 OK", &keys)).await;
+            }
+        }
+    }));
+    let source = KeySource::Uri(format!("https://127.0.0.1:{port}/keys"));
+    let result = fetch(&source, Some(&authority)).await;
+    assert!(result.is_ok(), "{:?}", result.err());
+    assert!(matches!(fetch(&source, Some(&other)).await, Err(FetchError::Tls(_))));
+    assert!(matches!(fetch(&source, Some(&folder.path().join("none"))).await, Err(FetchError::Roots(_))));
+}
+
+#[tokio::test]
+async fn does_one_bad_source_stop_the_others() {
+    let keys = Issuer::generate().jwks();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_source = KeySource::Uri(format!("http://{}/", silent.local_addr().unwrap()));
+    // The first answer is a failure: the next try comes soon, not after minutes.
+    let (address, _server) = serve(vec![http("500 Oh", ""), http("200 OK", &keys)]).await;
+    let remote = Arc::new(RemoteKeys::new(None));
+    let _run = AbortOnDropHandle::new(tokio::spawn(remote.clone().run()));
+    let bad = remote.want(&silent_source, Duration::from_secs(30));
+    let good = remote.want(&KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
+    assert!(Arc::ptr_eq(&bad, &remote.want(&silent_source, Duration::from_secs(1))));
+    let waited = tokio::time::timeout(SOON, async {
+        while good.keys().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    waited.await.expect("keys come within the bound");
+    assert!(bad.keys().is_none());
+    let status = remote.status();
+    assert_eq!(status.iter().map(|status| status.has_keys).filter(|has| *has).count(), 1);
+    let good = status.iter().find(|status| status.has_keys).unwrap();
+    assert_eq!((good.fetches, good.failures, good.last_error.clone()), (2, 1, None));
+}
+
+#[tokio::test]
+async fn are_the_last_good_keys_kept() {
+    let keys = Issuer::generate().jwks();
+    let (address, _server) = serve(vec![http("200 OK", &keys), http("200 OK", "{}")]).await;
+    let remote = RemoteKeys::new(None).want(&KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
+    assert_eq!(remote.refresh(None, 0).await, (REFRESH, 0));
+    let first = remote.keys().unwrap();
+    assert_eq!(remote.refresh(None, 0).await, (STALE_RETRY[0], 1));
+    assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()));
+    assert!(matches!(*lock(&remote.last_error), Some(FetchError::Keys(_))));
+}
+
+#[test]
+fn how_long_is_the_pause_after_failures() {
+    let seconds = |has_keys, failures| pause(has_keys, failures).as_secs();
+    assert_eq!([0, 1, 5, 6, 40].map(|n| seconds(false, n)), [1, 2, 32, 60, 60]);
+    assert_eq!([0, 1, 5, 6, 40].map(|n| seconds(true, n)), [60, 120, 1920, 3600, 3600]);
+}

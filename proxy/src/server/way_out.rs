@@ -1,0 +1,102 @@
+//! The way out in the life of the server: one listener that all seats accept from, opened with the rest and closed last.
+//!
+//! While callers are drained the application still needs its own calls, to end the work it has and to say goodbye.
+
+use super::{Error, listeners};
+use crate::config::Config;
+use crate::net::original_destination;
+use crate::outbound::origin::Ourselves;
+use crate::outbound::{Outbound, Seat, Surroundings};
+use crate::record::Journal;
+use crate::tls::Identity;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// How often an end is looked for.
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+pub struct WayOut {
+    outbound: Arc<Outbound>,
+    listener: TcpListener,
+    close: watch::Sender<bool>,
+}
+
+impl WayOut {
+    /// `None` if the configuration has none.
+    pub fn open(
+        config: &Config,
+        identity: &Option<Arc<Identity>>,
+        journal: &Arc<Journal>,
+    ) -> Result<Option<WayOut>, Error> {
+        let Some(outbound) = &config.outbound else { return Ok(None) };
+        let listener = listeners::listen("outbound.listen", outbound.listen)?;
+        let around = Surroundings {
+            ourselves: Ourselves { identity: identity.clone(), trust_domain: config.tls.trust_domain.clone() },
+            journal: journal.clone(),
+            original: Arc::new(original_destination),
+            listen: listener.local_addr()?,
+            // Sidecars that start together need not begin with the same endpoint.
+            offset: std::process::id() as usize,
+        };
+        let outbound = Outbound::open(outbound.clone(), around)?;
+        Ok(Some(WayOut { outbound, listener, close: watch::Sender::new(false) }))
+    }
+
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// What one seat gets.
+    pub fn door(&self) -> std::io::Result<Door> {
+        let listener = self.listener.try_clone()?;
+        Ok(Door { outbound: self.outbound.clone(), listener, closed: self.close.subscribe() })
+    }
+
+    /// Discovery; needs a runtime around it.
+    pub fn staff(&self) {
+        tokio::spawn(self.outbound.clone().tend());
+    }
+
+    /// All callers are gone: open for a while yet, and as long as the application has connections, but not beyond
+    /// `deadline` nor a further word of `stop`. Returns when all seats have ended.
+    pub async fn drain(
+        self,
+        deadline: Instant,
+        stop: &mut mpsc::UnboundedReceiver<()>,
+        seats: &mut mpsc::Receiver<()>,
+    ) {
+        let at_least = (Instant::now() + self.outbound.config.drain_min).min(deadline);
+        let unused = async {
+            tokio::time::sleep_until(at_least).await;
+            while self.outbound.connections.get() > 0 {
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+        };
+        tokio::select! {
+            () = unused => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            _ = stop.recv() => {}
+        }
+        self.close.send_replace(true);
+        let _ = tokio::time::timeout(Duration::from_secs(1), seats.recv()).await;
+    }
+}
+
+/// One seat's share of the way out.
+pub struct Door {
+    outbound: Arc<Outbound>,
+    listener: TcpListener,
+    closed: watch::Receiver<bool>,
+}
+
+impl Door {
+    pub async fn serve(self) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        Seat::new(self.outbound, TaskTracker::new()).serve(listener, self.closed).await;
+        Ok(())
+    }
+}
