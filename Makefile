@@ -29,8 +29,9 @@ lint:                       ## formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
-bench: build models         ## ratios beside peers and floors, into tests/bench/results/
+bench: build models clients ## ratios beside peers and floors, into tests/bench/results/
 	$(PYTHON) tests/bench/bench.py
+	$(PYTHON) tests/bench/mesh.py
 
 fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
 	tests/fuzz/run

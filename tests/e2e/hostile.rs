@@ -185,7 +185,7 @@ async fn does_a_head_that_trickles_in_meet_its_end() {
 
 // ---- HTTP/1.1: what two readers could read in two ways ----
 
-enum Fate {
+pub enum Fate {
     /// One refusal and the end of the connection; what follows is never read as a request.
     Refused,
     /// Read as one request, and what follows as the next.
@@ -208,7 +208,7 @@ fn chunked(body: &str) -> String {
     post("Transfer-Encoding: chunked\r\n", body)
 }
 
-fn forms() -> Vec<(&'static str, String, Fate)> {
+pub fn forms() -> Vec<(&'static str, String, Fate)> {
     let two = "Content-Length: 2\r\n";
     let line = |line: &str| format!("{line}\r\nHost: localhost\r\n{two}\r\n{{}}");
     vec![

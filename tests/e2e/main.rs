@@ -4,8 +4,11 @@ mod bad_input;
 mod clients;
 mod contract;
 mod drain;
+mod forwarded;
 mod hostile;
+mod mesh;
 mod redirect;
+mod rotation;
 mod security;
 mod wake;
 

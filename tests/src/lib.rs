@@ -8,5 +8,6 @@ pub mod places;
 pub mod proxy;
 pub mod python;
 pub mod up;
+pub mod upstream;
 pub mod wire;
 pub mod worker;
