@@ -44,6 +44,7 @@ pub struct Acceptor {
     tls: Option<Tls>,
     interception: Interception,
     xfcc: Xfcc,
+    ports: Vec<u16>,
     limits: Limits,
     journal: Arc<Journal>,
     handshakes: Handshakes,
@@ -72,13 +73,15 @@ pub struct Entrance {
     pub identity: Option<Arc<Identity>>,
     pub interception: Interception,
     pub xfcc: Xfcc,
+    /// Those we listen on: nobody is redirected from them.
+    pub ports: Vec<u16>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
 }
 
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { modes, identity, interception, xfcc, limits, journal } = entrance;
+        let Entrance { modes, identity, interception, xfcc, ports, limits, journal } = entrance;
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
@@ -87,7 +90,7 @@ impl Acceptor {
         let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let tls = identity.map(tls);
-        Acceptor { modes, tls, interception, xfcc, limits, journal, handshakes, connections }
+        Acceptor { modes, tls, interception, xfcc, ports, limits, journal, handshakes, connections }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -172,8 +175,8 @@ impl Acceptor {
             true => original_destination(tcp).map_err(|_| "transport")?,
             false => None,
         };
-        // A connection to the listener itself, or a loop of our own making.
-        Ok(match meant.filter(|meant| meant.port() != local.port()) {
+        // A connection to one of our own ports is none that we should pass on: it would come back.
+        Ok(match meant.filter(|meant| !self.ports.contains(&meant.port())) {
             Some(address) => Target { address, redirected: true },
             None => Target { address: local, redirected: false },
         })

@@ -42,6 +42,8 @@ pub struct Exchange {
     pub admission: Arc<Admission>,
     pub answers: Answers,
     pub xfcc: Xfcc,
+    /// Those we listen on.
+    pub ports: Vec<u16>,
     pub known: Arc<Known>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
@@ -139,7 +141,7 @@ impl Exchange {
         let permitted = self.authorize(identified, floor)?;
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
-            Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, floor).await?, server))),
+            Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, server, floor).await?, server))),
         };
         // Parse before admit: only a well-formed question may wake a worker.
         let understood = self.parse(permitted, floor).await?;
@@ -209,8 +211,9 @@ impl Exchange {
     }
 
     /// The way out of this page: the place is taken, the rest is pingora's.
-    async fn hand_over(&self, permitted: Permitted, floor: &mut Floor<'_>) -> Result<Passage, Error> {
+    async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
         let Permitted { routed, token, .. } = permitted;
+        let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
         let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if bytes > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
@@ -222,7 +225,7 @@ impl Exchange {
         edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
         edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));
         let dialect = routed.asked.map(|(dialect, _)| dialect);
-        Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, edits })
+        Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, upstream, edits })
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {

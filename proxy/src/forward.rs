@@ -87,6 +87,7 @@ pub struct Passage {
     pub admission: Arc<Admission>,
     pub head: Head,
     pub dialect: Option<&'static dyn Dialect>,
+    pub upstream: Upstream,
     pub edits: Vec<Edit>,
 }
 
@@ -98,8 +99,7 @@ impl Handover {
         expires: Option<Instant>,
         busy: Busy,
     ) -> Handover {
-        let Passage { permit, admission, head, dialect, edits } = passage;
-        let upstream = upstream(&config.to, busy.facts().target);
+        let Passage { permit, admission, head, dialect, upstream, edits } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -257,13 +257,21 @@ fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
     }
 }
 
-fn upstream(to: &Destination, target: Target) -> Upstream {
-    match to {
+/// Where a request goes that was meant for `target`.
+///
+/// `ours` are the ports we listen on ourselves: a request for one of them, or one that nobody redirected, would come
+/// back to us without end, or reach from within what is only for those within.
+pub fn upstream(to: &Destination, target: Target, ours: &[u16]) -> Result<Upstream, Error> {
+    let port = target.address.port();
+    if matches!(to, Destination::Original(_)) && (!target.redirected || ours.contains(&port)) {
+        return Err(Error::Forbidden { reason: format!("nobody redirected it from another port than {port}") });
+    }
+    Ok(match to {
         Destination::Tcp(address) => Upstream::Tcp(*address),
         Destination::Unix(path) => Upstream::Unix(path.clone()),
         Destination::Original(None) => Upstream::Intercepted(target.address),
-        Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, target.address.port())),
-    }
+        Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, port)),
+    })
 }
 
 /// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
@@ -320,9 +328,16 @@ mod tests {
         let meant: SocketAddr = "10.0.0.5:8080".parse().unwrap();
         let target = Target { address: meant, redirected: true };
         let tcp: SocketAddr = "127.0.0.1:9".parse().unwrap();
-        assert_eq!(upstream(&Destination::Tcp(tcp), target), Upstream::Tcp(tcp));
-        assert_eq!(upstream(&Destination::Original(None), target), Upstream::Intercepted(meant));
-        let here = upstream(&Destination::Original(Some([127, 0, 0, 1].into())), target);
-        assert_eq!(here, Upstream::Intercepted("127.0.0.1:8080".parse().unwrap()));
+        let go = |to: &Destination, target| upstream(to, target, &[15020]).ok();
+        assert_eq!(go(&Destination::Tcp(tcp), target), Some(Upstream::Tcp(tcp)));
+        assert_eq!(go(&Destination::Original(None), target), Some(Upstream::Intercepted(meant)));
+        let here = go(&Destination::Original(Some([127, 0, 0, 1].into())), target);
+        assert_eq!(here, Some(Upstream::Intercepted("127.0.0.1:8080".parse().unwrap())));
+        let direct = Target { redirected: false, ..target };
+        let admin = Target { address: "10.0.0.5:15020".parse().unwrap(), ..target };
+        for target in [direct, admin] {
+            assert_eq!(go(&Destination::Original(None), target), None, "{target:?}");
+            assert_eq!(go(&Destination::Tcp(tcp), target), Some(Upstream::Tcp(tcp)));
+        }
     }
 }

@@ -20,6 +20,15 @@ pub struct Head {
 }
 
 impl Head {
+    /// A copy with the one header that a refusal depends on: which way of speaking the caller expects.
+    pub fn for_refusals(&self) -> Head {
+        let kind = self.headers.get(http::header::CONTENT_TYPE);
+        let headers = kind.map(|kind| (http::header::CONTENT_TYPE, kind.clone())).into_iter().collect();
+        let (path, request_id) = (self.path.clone(), self.request_id.clone());
+        let (method, version, arrived_unix_seconds) = (self.method.clone(), self.version, self.arrived_unix_seconds);
+        Head { method, path, query: None, headers, version, request_id, arrived_unix_seconds }
+    }
+
     /// A header as text, if it is there once or more and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())

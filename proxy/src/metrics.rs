@@ -5,6 +5,7 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 use crate::admission::Snapshot;
+use crate::policy::Watched;
 use crate::tls::Status;
 use prometheus::core::Collector;
 use prometheus::{
@@ -47,6 +48,8 @@ pub struct Metrics {
     worker_crashes: IntCounter,
     worker_wake_seconds: Counter,
     identity: IdentityGauges,
+    policy: PolicyGauges,
+    log_dropped: IntCounter,
     process: Process,
 }
 
@@ -133,7 +136,6 @@ struct Process {
     resident_bytes: IntGauge,
     cpu_seconds: Counter,
     open_fds: IntGauge,
-    start_seconds: Gauge,
 }
 
 /// Registers a family. A name used twice is a mistake in this file, seen by the first test that runs.
@@ -174,14 +176,28 @@ impl Ledger {
 impl Process {
     fn new(l: &Ledger) -> Self {
         let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
-        let start_seconds =
-            l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
-        start_seconds.set(crate::record::unix_now().as_secs_f64());
+        let start = l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
+        start.set(crate::record::unix_now().as_secs_f64());
         Process {
             resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             cpu_seconds: l.add(cpu),
             open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-            start_seconds,
+        }
+    }
+}
+
+struct PolicyGauges {
+    generation: IntGauge,
+    good: IntGauge,
+    failures: IntCounter,
+}
+
+impl PolicyGauges {
+    fn new(l: &Ledger) -> Self {
+        PolicyGauges {
+            generation: l.gauge("outrider_policy_generation", "Counts the sets of policies there were; 0 without any."),
+            good: l.gauge("outrider_policy_good", "1 while the folder is in force as it is, 0 while an older one is."),
+            failures: l.counter("outrider_policy_reload_failures_total", "Folders that were not taken."),
         }
     }
 }
@@ -247,9 +263,24 @@ impl Metrics {
             worker_wake_seconds: l
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
+            policy: PolicyGauges::new(&l),
+            log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,
         }
+    }
+
+    /// What the next exposition says of the policies in force, and of looks at their folder.
+    pub fn policy(&self, policies: &Watched) {
+        let gauges = &self.policy;
+        gauges.generation.set(policies.generation() as i64);
+        gauges.good.set(i64::from(policies.problems().is_empty()));
+        gauges.failures.inc_by(policies.failures().saturating_sub(gauges.failures.get()));
+    }
+
+    /// Access-log lines that were dropped so far.
+    pub fn dropped(&self, lines: u64) {
+        self.log_dropped.inc_by(lines.saturating_sub(self.log_dropped.get()));
     }
 
     /// What the next exposition says of our identity.

@@ -130,6 +130,8 @@ impl Server {
         let authenticator = Authenticator::from_config(&config.auth.methods)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let way_out = WayOut::open(&config, &identity, &journal)?;
+        let ports = ports(&listener, &admin, way_out.as_ref())?;
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let acceptor = Arc::new(Acceptor::new(Entrance {
@@ -137,10 +139,10 @@ impl Server {
             identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
             xfcc: config.xfcc,
+            ports: ports.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
         }));
-        let way_out = WayOut::open(&config, &identity, &journal)?;
         let (cut, to_cut) = watch::channel(false);
         let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
@@ -150,6 +152,7 @@ impl Server {
             admission: Admission::new(admission_limits(&config)),
             answers: parts.answers,
             xfcc: config.xfcc,
+            ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
             journal,
@@ -353,6 +356,13 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// Those we listen on ourselves.
+fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) -> std::io::Result<Vec<u16>> {
+    let mut ports = vec![listener.local_addr()?.port(), admin.local_addr()?.port()];
+    ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
+    Ok(ports)
 }
 
 /// A folder of policies, and the keys of the issuers they name.

@@ -13,7 +13,9 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -79,6 +81,12 @@ def wait_for(what, ask, seconds=30):
     sys.exit(f"waited {seconds} s for {what}")
 
 
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
 @contextlib.contextmanager
 def ours(folder, upstream):
     """The sidecar; gives its pid and where it listens."""
@@ -88,8 +96,9 @@ def ours(folder, upstream):
         "metadata": {"name": "callers", "namespace": "default"},
         "spec": {"action": "ALLOW", "rules": [{"from": [{"source": {"principals": [CALLER.removeprefix("spiffe://")]}}]}]},
     }))
+    listen = f"127.0.0.1:{free_port()}"
     (folder / "proxy.yaml").write_text(json.dumps({
-        "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "threads": 1,
+        "listen": listen, "admin": "127.0.0.1:0", "threads": 1,
         "tls": {"mode": "strict", "trust_domain": "cluster.local", "certificate": "server.pem", "key": "server.key",
                 "trust_bundle": "ca.pem"},
         "auth": {"methods": [{"mtls": {}}]},
@@ -98,18 +107,12 @@ def ours(folder, upstream):
         "forward": {"to": upstream},
         "limits": {"connections_max": 20000, "header_timeout": "10m"},
     }))
-    log = folder / "outrider.log"
-    # The access log goes to standard error; what is measured must write it, and nobody must read it.
-    command = f"exec {BINARIES / 'outrider'} proxy --config {folder / 'proxy.yaml'} 2> >(head -c 4096 > {log}; cat > /dev/null)"
-    with process(["bash", "-c", command], PROXY_CPU, stdout=subprocess.PIPE, text=True) as child:
+    # The access log goes to standard error, and from there to nowhere, as Envoy's does.
+    command = [BINARIES / "outrider", "proxy", "--config", folder / "proxy.yaml"]
+    with process(command, PROXY_CPU, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         if child.stdout.readline().strip() != "ready":
-            sys.exit(log.read_text())
-
-        def listening():
-            lines = log.read_text().splitlines() if log.exists() else []
-            return next((line.split()[1] for line in lines if line.startswith("listening ")), None)
-
-        yield child.pid, wait_for("the sidecar's address", listening)
+            sys.exit(f"the sidecar does not start: {' '.join(map(str, command))}")
+        yield child.pid, listen
 
 
 def address(text):
@@ -294,7 +297,7 @@ def main():
         sys.exit(f"{ENVOY} is absent: `make clients` first")
     start = os.getloadavg()[0]
     rows = run(options.rounds, options.seconds, options.connections)
-    version = subprocess.run([str(ENVOY), "--version"], capture_output=True, text=True).stdout.split("/")[1]
+    version = re.search(r"/([0-9.]+)/", subprocess.run([str(ENVOY), "--version"], capture_output=True, text=True).stdout)[1]
     today = datetime.date.today().isoformat()
     lines = [
         f"# Bench of the mesh, {today}", "",

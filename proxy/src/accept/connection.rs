@@ -120,7 +120,8 @@ impl AsyncRead for Connection {
             Poll::Ready(Ok(())) if buffer.remaining() > 0 => self.facts.heard(buffer.filled().len() - before),
             Poll::Ready(Ok(())) => self.facts.heard((buffer.filled().len() - before).max(1)),
             Poll::Ready(Err(_)) => self.facts.heard(0),
-            Poll::Pending => {}
+            // Whoever waits has nothing to add: what was written so far goes out. A failure shows at the next write.
+            Poll::Pending => drop(self.poll_unflushed(cx)),
         }
         if self.facts.head_is_too_large() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head is too large")));

@@ -115,6 +115,10 @@ impl Office {
         if let Some((status, now)) = self.identity() {
             metrics.identity(&status, status.ready(now).is_ok());
         }
+        if let Some(policies) = &self.exchange.policies {
+            metrics.policy(policies);
+        }
+        metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }
 

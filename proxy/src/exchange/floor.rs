@@ -52,10 +52,10 @@ impl<'a> Floor<'a> {
         Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, cut, record }
     }
 
-    /// The head, for the stages; a copy without credentials stays for refusals.
+    /// The head, for the stages; as much of it as refusals look at stays here.
     pub fn head(&mut self) -> Result<Head, Error> {
-        let head = self.head.clone();
-        self.head.headers.remove("authorization");
+        let rest = self.head.for_refusals();
+        let head = std::mem::replace(&mut self.head, rest);
         self.sane.take().map_or(Ok(head), Err)
     }
 
