@@ -241,6 +241,9 @@ impl Handover {
 fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
+        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
+            Error::invalid("the body's chunked encoding is broken")
+        }
         (ErrorSource::Downstream, _) => Error::CallerLeft,
         (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
             Error::WorkerGone
