@@ -17,6 +17,7 @@ pub use facts::{Busy, Facts, Target};
 pub use modes::Modes;
 
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
+use crate::ext_authz::Question;
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
@@ -286,7 +287,14 @@ impl Acceptor {
         let facts = connection.facts();
         let address = facts.peer.address;
         if let Some(policies) = &self.modes.policies {
-            let decision = policies.current().policies.evaluate_connection(&facts.attributes());
+            let policies = policies.current();
+            let customs = policies.policies.connection_needs_custom(&facts.attributes());
+            let question = Question::of_connection(&facts.peer, facts.target.address);
+            if let Err(error) = self.modes.authorizers.ask(&customs, question).await.told {
+                tracing::info!(%address, %error, "a connection was denied");
+                return self.failed(address, "denied");
+            }
+            let decision = policies.policies.evaluate_connection(&facts.attributes());
             if let Some(reason) = decision.verdict.denied() {
                 tracing::info!(%address, policy = reason, "a connection was denied");
                 return self.failed(address, "denied");

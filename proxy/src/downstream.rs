@@ -88,6 +88,11 @@ impl<'a> Downstream<'a> {
         self.session.req_header().headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// All headers as they came.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.session.req_header().headers
+    }
+
     /// Whom the caller means to speak to: `:authority`, or Host.
     pub fn authority(&self) -> &str {
         let authority = self.session.req_header().uri.authority().map(|authority| authority.as_str());

@@ -38,6 +38,7 @@ pub struct Metrics {
     pub handshake_failures: IntCounterVec,
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
+    pub ext_authz: IntCounterVec,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -247,6 +248,11 @@ impl Metrics {
                 "Bytes of connections that speak no HTTP and are passed on as they are.",
                 &["direction"],
             ),
+            ext_authz: l.counters(
+                "outrider_ext_authz_requests_total",
+                "Questions to external authorizers, by the name of the provider and how they went.",
+                &["provider", "result"],
+            ),
             outbound: Outbound::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
@@ -368,6 +374,7 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        metrics.ext_authz.with_label_values(&["opa", "allowed"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);
