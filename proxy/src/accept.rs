@@ -244,10 +244,11 @@ impl Acceptor {
         let oldest = self.oldest(&facts);
         let grace = self.limits.connection_age_grace;
         let mut over = None;
+        let halted = stop.clone();
         let serving = async {
             match facts.h2 {
                 true => drop(app.process_new(Box::new(connection), &told).await),
-                false => keep_alive::serve(Box::new(connection), &app, &told).await,
+                false => keep_alive::serve(Box::new(connection), &app, &told, halted).await,
             }
         };
         tokio::pin!(serving);

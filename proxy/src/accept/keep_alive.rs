@@ -10,16 +10,23 @@ use tokio::sync::watch;
 /// Nothing is held against a caller who is only idle: the accept loop ends those that are silent for too long.
 const KEEP_ALIVE_SECONDS: u64 = 60;
 
-/// Serves until the connection ends, is not to be used again, or `told` says to go.
-pub async fn serve<A: HttpServerApp>(mut connection: Box<Connection>, app: &Arc<A>, told: &watch::Receiver<bool>) {
-    let mut told_too = told.clone();
+/// Serves until the connection ends or is not to be used again.
+///
+/// `told` to go, it takes one request more, and says so in its answer: the caller may be sending that request at this very
+/// moment, and a closed door would lose it. Only when the server is `halted` an idle connection is closed at once.
+pub async fn serve<A: HttpServerApp>(
+    mut connection: Box<Connection>,
+    app: &Arc<A>,
+    told: &watch::Receiver<bool>,
+    mut halted: watch::Receiver<bool>,
+) {
     let mut settings = None;
     loop {
         // Bytes of a request that was sent too early may already be in pingora's hands: then nothing may be waited for.
         if connection.facts().is_even() {
             tokio::select! {
                 arrived = connection.arrival() => if !matches!(arrived, Ok(true)) { return },
-                _ = told_too.wait_for(|told| *told) => return,
+                _ = halted.wait_for(|halted| *halted) => return,
             }
         }
         let mut session = ServerSession::new_http1(connection);
