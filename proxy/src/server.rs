@@ -6,6 +6,7 @@
 
 mod door;
 mod listeners;
+pub mod memory;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
