@@ -137,7 +137,7 @@ impl Server {
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz.clone();
+        let asked = journal.metrics.ext_authz();
         let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },

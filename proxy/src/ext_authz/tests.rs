@@ -69,7 +69,7 @@ async fn http(answer: Option<&'static str>) -> (SocketAddr, Arc<Mutex<Vec<String
 }
 
 fn counter() -> IntCounterVec {
-    crate::metrics::Metrics::new().ext_authz
+    crate::metrics::Metrics::new().ext_authz()
 }
 
 /// One provider, `x`, configured as in the file.

@@ -1,4 +1,4 @@
-//! The worker over its Unix socket: the only tonic client.
+//! The worker over its Unix socket.
 //!
 //! One HTTP/2 connection for each runtime thread, so that no request crosses threads; tonic reconnects by itself when a
 //! new worker binds the socket.
