@@ -104,7 +104,8 @@ struct Served {
     caller: Leaf,
     /// Where callers are.
     outside: Inside,
-    _apps: Inside,
+    /// Where the application is.
+    apps: Inside,
     /// Last, for what runs in it ends before it.
     pair: Pair,
 }
@@ -139,7 +140,7 @@ impl Served {
         let (server, caller) = (authority.leaf(SERVER), authority.leaf(CALLER));
         let files = [&files(&authority, &server)[..], &[("policies/all.yaml", POLICIES)]].concat();
         let proxy = Proxy::start_inside(pod, SERVED, &files);
-        Served { proxy, authority, caller, outside, _apps: apps, pair }
+        Served { proxy, authority, caller, outside, apps, pair }
     }
 
     fn at(&self, v6: bool, port: u16) -> String {
@@ -377,4 +378,85 @@ fn who_goes_out_as_whom_by_nft() {
 #[test]
 fn who_goes_out_as_whom_over_ipv6() {
     who_goes_out_as_whom(true, "iptables");
+}
+
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: model}
+spec:
+  containers:
+    - name: app
+      image: app:1
+      ports: [{name: http, containerPort: 8080}]
+      readinessProbe: {httpGet: {path: /ready, port: http}, timeoutSeconds: 5}
+      livenessProbe: {tcpSocket: {port: 8080}, timeoutSeconds: 5}
+      startupProbe: {grpc: {port: 8080}, timeoutSeconds: 5}
+";
+
+/// The manifest as `outrider inject` gives it back.
+fn injected(flags: &[&str]) -> serde_yaml_ng::Value {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("pod.yaml");
+    std::fs::write(&file, MANIFEST).expect("the folder takes a file");
+    let mut command = std::process::Command::new(binary("outrider"));
+    let out = command.arg("inject").arg("-f").arg(&file).args(flags).output().expect("outrider can be run");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    serde_yaml_ng::from_slice(&out.stdout).expect("YAML")
+}
+
+/// Injector, redirect and sidecar have each its own idea of ports, users and probes: here they must agree.
+#[test]
+fn does_an_injected_pod_work() {
+    if !available() {
+        return;
+    }
+    let flags = ["--forward=original", "--redirect", "--redirect-outbound", "--identity=secret=model", "--tls=strict"];
+    let pod = injected(&[&flags[..], &["--listen-host=[::]"]].concat());
+    let named = |list: &str, name: &str| {
+        let containers = pod["spec"][list].as_sequence().expect("containers");
+        containers.iter().find(|container| container["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    let words = |command: &serde_yaml_ng::Value| -> Vec<String> {
+        command.as_sequence().expect("a command").iter().map(|word| word.as_str().expect("text").to_owned()).collect()
+    };
+
+    let pair = Pair::new();
+    let redirect = words(&named("initContainers", "outrider-redirect")["command"]);
+    assert_eq!(redirect[..3], ["outrider", "redirect", "install"]);
+    self::redirect(&pair.pod, &redirect[3..].iter().map(String::as_str).collect::<Vec<_>>());
+    let (apps, outside) = (pair.pod.enter(), pair.other.enter());
+    apps.run(async { drop(Echo::start_on("[::]:8080").await) });
+    outside.run(async { drop(Echo::start_on("[::]:7000").await) });
+
+    let authority = Authority::new("root");
+    let (server, caller) = (authority.leaf(SERVER), authority.leaf(CALLER));
+    let config = pod["metadata"]["annotations"]["outrider.dev/proxy.yaml"].as_str().expect("a configuration");
+    let config = config.replace("/etc/outrider/tls/", "");
+    let files = [("ca.crt", &*authority.root), ("tls.crt", &*server.certificate), ("tls.key", &*server.key)];
+    let proxy = Proxy::start_inside(&pair.pod, &config, &files);
+    let served = Served { proxy, authority, caller, outside, apps, pair };
+    for v6 in [false, true] {
+        assert_eq!(served.plain(&served.at(v6, STRICT), "/"), None, "IPv6: {v6}");
+        let answer = served.secured(&served.at(v6, STRICT), &served.caller, Protocol::H2);
+        assert_eq!(answer.status, 200, "IPv6: {v6}");
+        assert!(seen(&answer, "x-forwarded-client-cert").contains(CALLER), "{answer:?}");
+
+        for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
+            let get = &named("containers", "app")[probe]["httpGet"];
+            let port = get["port"].as_u64().expect("a number") as u16;
+            let answer = served.plain(&served.at(v6, port), get["path"].as_str().expect("a path"));
+            assert_eq!(status(&answer), 200, "{probe}, IPv6: {v6}: {answer:?}");
+        }
+
+        // The application calls somebody of whom the sidecar knows nothing.
+        let other = &served.pair.other;
+        let to = if v6 { format!("[{}]:7000", other.v6) } else { format!("{}:7000", other.v4) };
+        let heard = served.apps.run(async move {
+            let mut wire = Wire::plain(&to).await.expect("a redirect takes every connection");
+            wire.write("GET / HTTP/1.1\r\nhost: elsewhere\r\nconnection: close\r\n\r\n").await;
+            wire.read_to_end().await
+        });
+        assert_eq!(statuses(&heard), [200], "IPv6: {v6}");
+    }
 }
