@@ -130,6 +130,8 @@ impl Acceptor {
                     continue;
                 }
             };
+            // Who came by IPv4 to a listener of both families is written as such.
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             let Ok(place) = self.connections.clone().try_acquire_owned() else {
                 self.failed(address, "too_many");
                 continue;

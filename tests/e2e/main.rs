@@ -6,6 +6,7 @@ mod contract;
 mod drain;
 mod forwarded;
 mod hostile;
+mod intercept;
 mod mesh;
 mod redirect;
 mod rotation;

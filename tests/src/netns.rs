@@ -1,7 +1,11 @@
 //! Two network namespaces joined by a cable: a pod, and somebody else. What runs in them sees no network but this one,
 //! and rules written in them end with them.
 
+use std::fs::File;
+use std::future::Future;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -101,6 +105,16 @@ impl Namespace {
         Namespace { name, v4, v6 }
     }
 
+    /// A command that will run inside, as this user and group and nobody else; its program may lie where they may not look.
+    pub fn command_as(&self, id: u32, program: &Path, name: &str) -> Command {
+        let mut command = self.command("python3");
+        // Whatever Python has yet to load, it could not any more once it is somebody else.
+        let script = "import os,sys; f=os.open(sys.argv[1],os.O_RDONLY|os.O_CLOEXEC); i=int(sys.argv[2]); \
+            os.setgroups([]); os.setresgid(i,i,i); os.setresuid(i,i,i); os.execve(f,sys.argv[3:],{})";
+        command.args(["-c", script]).arg(program).args([&id.to_string(), name]);
+        command
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -127,6 +141,36 @@ impl Namespace {
         let mut first = String::new();
         lines.read_line(&mut first).expect("stdout can be read");
         Running { child, _lines: lines }
+    }
+
+    /// A runtime whose threads are inside: what they connect and listen on is this network's.
+    pub fn enter(&self) -> Inside {
+        let path = format!("/run/netns/{}", self.name);
+        let place = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let enter = move || {
+            // SAFETY: no memory is touched; the descriptor is open.
+            let moved = unsafe { libc::setns(place.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(moved, 0, "root may enter what it made");
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Inside(builder.worker_threads(2).enable_all().on_thread_start(enter).build().expect("two threads"))
+    }
+}
+
+/// Ends with all that was started on it.
+pub struct Inside(tokio::runtime::Runtime);
+
+impl Inside {
+    /// To its end, on a thread inside: the one that asks is not.
+    pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.block_on(self.0.spawn(work)) {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    pub fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(work);
     }
 }
 

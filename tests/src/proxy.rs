@@ -1,12 +1,16 @@
 //! `outrider proxy` with a configuration a test wrote, started for it and ended with it; and what it has in common with
 //! `outrider up`.
 
+use crate::netns::Namespace;
 use crate::places::binary;
 use crate::up::{PATIENCE, Up, send};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+
+/// User and group of a sidecar in a pod, as `outrider redirect` takes them to be.
+const SIDECAR_ID: u32 = 1337;
 
 /// A running sidecar, whoever started it.
 pub trait Sidecar {
@@ -71,8 +75,33 @@ impl Proxy {
         let ports = if config.contains("listen:") { "" } else { "listen: 127.0.0.1:0\n" };
         let config = format!("{ports}admin: 127.0.0.1:0\n{config}");
         std::fs::write(folder.join("proxy.yaml"), &config).expect("the folder takes a configuration");
+        Self::launch(folder, Command::new(binary("outrider")))
+    }
+
+    /// In this network, as the user whose connections no redirect takes, with its ports and all in `config`.
+    pub fn start_inside(network: &Namespace, config: &str, files: &[(&str, &str)]) -> Proxy {
+        use std::os::unix::fs::PermissionsExt;
+        let own = tempfile::tempdir().expect("a temporary folder");
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(own.path(), open.clone()).expect("the folder is ours");
+        for (name, text) in [files, &[("proxy.yaml", config)]].concat() {
+            let path = own.path().join(name);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).expect("the folder takes a folder");
+                std::fs::set_permissions(folder, open.clone()).expect("the folder is ours");
+            }
+            std::fs::write(&path, text).expect("the folder takes a file");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("the file is ours");
+        }
+        let command = network.command_as(SIDECAR_ID, &binary("outrider"), "outrider");
+        let mut proxy = Self::launch(own.path(), command);
+        proxy._own = Some(own);
+        proxy
+    }
+
+    fn launch(folder: &Path, mut command: Command) -> Proxy {
         let log = folder.join("stderr.log");
-        let mut child = Command::new(binary("outrider"))
+        let mut child = command
             .args(["proxy", "--config"])
             .arg(folder.join("proxy.yaml"))
             .stdin(Stdio::null())
@@ -87,6 +116,7 @@ impl Proxy {
             if stdout.read_line(&mut line).expect("stdout can be read") == 0 {
                 let _ = child.wait();
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
+                let config = std::fs::read_to_string(folder.join("proxy.yaml")).unwrap_or_default();
                 panic!("`outrider proxy` did not get ready:\n{log}\n--- with\n{config}");
             }
         }

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_stream::StreamExt;
 
-/// Gives back each body, piece by piece as it comes unless the path ends in `/whole`, and each header of the request as `seen-<name>` of the answer; a
+/// Tells the kubelet that it serves. Else it gives back each body, piece by piece as it comes unless the path ends in
+/// `/whole`, and each header of the request as `seen-<name>` of the answer; a
 /// gRPC call ends in trailers. Speaks HTTP/1.1 and h2c. Ends with the runtime of the test.
 pub struct Echo {
     pub address: String,
@@ -90,6 +91,12 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().expect("a value"));
     trailers.insert("echo-trailer", "seen".parse().expect("a value"));
+    if head.uri.path() == "/grpc.health.v1.Health/Check" {
+        // A frame (not compressed, two bytes): field 1, SERVING.
+        let serving = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+        let stream = tokio_stream::iter([Ok(serving), Ok(Frame::trailers(trailers))]);
+        return Ok(response.body(BodyExt::boxed(StreamBody::new(stream))).expect("a response"));
+    }
     let pieces = body.into_data_stream().map(|piece| piece.map(Frame::data));
     let stream = pieces.chain(tokio_stream::once(Ok(Frame::trailers(trailers))));
     Ok(response.body(BodyExt::boxed(StreamBody::new(stream))).expect("a response"))
@@ -162,4 +169,44 @@ fn request_length(bytes: &[u8]) -> Option<usize> {
     }
     let body = value("content-length").map_or(0, |length| length.parse().unwrap_or(0));
     (bytes.len() >= head + body).then_some(head + body)
+}
+
+/// Servers in which the server speaks first, as databases do, or which go on in another protocol.
+#[derive(Clone, Copy)]
+pub enum Speaks {
+    /// This at once, and then each byte back.
+    First(&'static [u8]),
+    /// After the head of a request that it switches protocols (RFC 9110 §7.8), and then each byte back.
+    Upgraded,
+}
+
+impl Speaks {
+    pub async fn start_on(self, address: &str) {
+        let listener = TcpListener::bind(address).await.expect("a port");
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::spawn(self.speak(tcp));
+            }
+        });
+    }
+
+    async fn speak(self, mut tcp: TcpStream) {
+        let word: &[u8] = match self {
+            Speaks::First(word) => word,
+            Speaks::Upgraded => {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match tcp.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+            }
+        };
+        if tcp.write_all(word).await.is_ok() {
+            let (mut read, mut write) = tcp.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
+    }
 }

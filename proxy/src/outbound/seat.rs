@@ -13,6 +13,7 @@ use super::outlier::Outcome;
 use super::pool::Pool;
 use super::route::may_match;
 use crate::config::outbound::Unknown;
+use futures_util::future::join_all;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -68,12 +69,17 @@ impl Seat {
     }
 
     /// Accepts until `stop` is true. Connections that are open then go on.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(self: Arc<Self>, listeners: Vec<TcpListener>, stop: watch::Receiver<bool>) {
         let reaper = tokio::spawn(self.clone().reap());
+        join_all(listeners.into_iter().map(|listener| self.accept(listener, stop.clone()))).await;
+        reaper.abort();
+    }
+
+    async fn accept(self: &Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(|stop| *stop) => return,
             };
             let (tcp, caller) = match accepted {
                 Ok(accepted) => accepted,
@@ -96,7 +102,6 @@ impl Seat {
                 }
             });
         }
-        reaper.abort();
     }
 
     async fn reap(self: Arc<Self>) {

@@ -3,13 +3,13 @@
 //! While callers are drained the application still needs its own calls, to end the work it has and to say goodbye.
 
 use super::{Error, listeners};
-use crate::config::Config;
+use crate::config::{Config, outbound as config};
 use crate::net::original_destination;
 use crate::outbound::origin::Ourselves;
 use crate::outbound::{Outbound, Seat, Surroundings};
 use crate::record::Journal;
 use crate::tls::Identity;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -21,7 +21,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
 pub struct WayOut {
     outbound: Arc<Outbound>,
-    listener: TcpListener,
+    /// At least one; the first is where the configuration says.
+    listeners: Vec<TcpListener>,
     close: watch::Sender<bool>,
 }
 
@@ -42,18 +43,19 @@ impl WayOut {
             // Sidecars that start together need not begin with the same endpoint.
             offset: std::process::id() as usize,
         };
+        let listeners = [Some(listener), twin(outbound)?].into_iter().flatten().collect();
         let outbound = Outbound::open(outbound.clone(), around)?;
-        Ok(Some(WayOut { outbound, listener, close: watch::Sender::new(false) }))
+        Ok(Some(WayOut { outbound, listeners, close: watch::Sender::new(false) }))
     }
 
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners[0].local_addr()
     }
 
     /// What one seat gets.
     pub fn door(&self) -> std::io::Result<Door> {
-        let listener = self.listener.try_clone()?;
-        Ok(Door { outbound: self.outbound.clone(), listener, closed: self.close.subscribe() })
+        let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
+        Ok(Door { outbound: self.outbound.clone(), listeners, closed: self.close.subscribe() })
     }
 
     /// Discovery; needs a runtime around it.
@@ -86,17 +88,34 @@ impl WayOut {
     }
 }
 
+/// A redirect brings what goes out by IPv6 to `::1` of the same port, for it has no other loopback address: with a
+/// listener at 127.0.0.1 alone, the application could reach nothing by IPv6. `None` where it is not needed, or not there.
+fn twin(outbound: &config::Outbound) -> Result<Option<TcpListener>, Error> {
+    let port = outbound.listen.port();
+    if !outbound.interception || outbound.listen.ip() != Ipv4Addr::LOCALHOST || port == 0 {
+        return Ok(None);
+    }
+    match listeners::listen("outbound.listen", (Ipv6Addr::LOCALHOST, port).into()) {
+        Err(Error::Listen { source, .. }) if lacks_ipv6(&source) => Ok(None),
+        listener => listener.map(Some),
+    }
+}
+
+fn lacks_ipv6(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
 /// One seat's share of the way out.
 pub struct Door {
     outbound: Arc<Outbound>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     closed: watch::Receiver<bool>,
 }
 
 impl Door {
     pub async fn serve(self) -> std::io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        Seat::new(self.outbound, TaskTracker::new()).serve(listener, self.closed).await;
+        let listeners = self.listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>()?;
+        Seat::new(self.outbound, TaskTracker::new()).serve(listeners, self.closed).await;
         Ok(())
     }
 }

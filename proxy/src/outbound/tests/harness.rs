@@ -195,7 +195,7 @@ impl Way {
         let outbound = Outbound::open(config.outbound.unwrap(), around).unwrap_or_else(|error| panic!("{error}"));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(outbound.clone().tend());
-        tokio::spawn(Seat::new(outbound.clone(), TaskTracker::new()).serve(listener, stopped));
+        tokio::spawn(Seat::new(outbound.clone(), TaskTracker::new()).serve(vec![listener], stopped));
         Way { address, outbound, _stop: stop }
     }
 
