@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The rooms an exchange leads through.
 pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     pub policies: Option<Arc<Watched>>,
     pub admission: Arc<Admission>,
     pub answers: Answers,
