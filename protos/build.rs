@@ -2,6 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
+        "envoy/service/auth/v3/external_auth.proto",
         "outrider/worker/v1/worker.proto",
         "inference/grpc_predict_v2.proto",
         "istio/v1/auth/ca.proto",

@@ -10,6 +10,14 @@ pub mod worker {
     }
 }
 
+/// Envoy's external authorization.
+pub mod ext_authz {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v3 {
+        tonic::include_proto!("envoy.service.auth.v3");
+    }
+}
+
 /// The Open Inference Protocol (KServe V2) over gRPC.
 #[allow(missing_docs, clippy::all)]
 pub mod inference {

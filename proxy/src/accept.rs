@@ -7,6 +7,7 @@
 mod connection;
 mod facts;
 mod handshakes;
+mod keep_alive;
 mod modes;
 mod opening;
 mod passthrough;
@@ -17,6 +18,7 @@ pub use modes::Modes;
 
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
+use crate::ext_authz::Question;
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
@@ -24,7 +26,7 @@ use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
 use handshakes::Handshakes;
 use opening::Opening;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::{HttpServerApp, ServerApp};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +112,7 @@ impl Acceptor {
     }
 
     /// Accepts until `stop` is true; then the listener is closed, and connections in `tracker` are asked to end.
-    pub async fn serve<A: ServerApp + Send + Sync + 'static>(
+    pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         self: Arc<Self>,
         listener: TcpListener,
         app: Arc<A>,
@@ -234,7 +236,7 @@ impl Acceptor {
     }
 
     /// Serves a connection to its end.
-    async fn tend<A: ServerApp + Send + Sync + 'static>(
+    async fn tend<A: HttpServerApp + Send + Sync + 'static>(
         &self,
         connection: Connection,
         app: Arc<A>,
@@ -247,12 +249,18 @@ impl Acceptor {
         let oldest = self.oldest(&facts);
         let grace = self.limits.connection_age_grace;
         let mut over = None;
-        let serving = app.process_new(Box::new(connection), &told);
+        let halted = stop.clone();
+        let serving = async {
+            match facts.h2 {
+                true => drop(app.process_new(Box::new(connection), &told).await),
+                false => keep_alive::serve(Box::new(connection), &app, &told, halted).await,
+            }
+        };
         tokio::pin!(serving);
         loop {
             let told_already = *bye.borrow();
             tokio::select! {
-                _ = &mut serving => break,
+                () = &mut serving => break,
                 () = facts.overdue(self.limits.header_timeout) => return self.failed(facts.peer.address, "head_timeout"),
                 true = told_to(&mut stop), if !told_already => drop(bye.send_replace(true)),
                 () = until(oldest), if !told_already => {
@@ -289,7 +297,14 @@ impl Acceptor {
             return self.failed(address, "no_credential");
         }
         if let Some(policies) = &self.modes.policies {
-            let decision = policies.current().policies.evaluate_connection(&facts.attributes());
+            let policies = policies.current();
+            let customs = policies.policies.connection_needs_custom(&facts.attributes());
+            let question = Question::of_connection(&facts.peer, facts.target.address);
+            if let Err(error) = self.modes.authorizers.ask(&customs, question).await.told {
+                tracing::info!(%address, %error, "a connection was denied");
+                return self.failed(address, "denied");
+            }
+            let decision = policies.policies.evaluate_connection(&facts.attributes());
             if let Some(reason) = decision.verdict.denied() {
                 tracing::info!(%address, policy = reason, "a connection was denied");
                 return self.failed(address, "denied");

@@ -63,6 +63,9 @@ impl<'a> Downstream<'a> {
             // What follows on the connection may be a request, or not.
             session.set_keepalive(None);
         }
+        if let ServerSession::H1(h1) = &*session {
+            busy.facts().requests(bytes_of(h1.get_headers_raw_bytes().len(), &session.req_header().headers));
+        }
         let method = session.req_header().method.clone();
         Some(Downstream { session, busy, limits, method, framing, body_read: false, head_sent: false, ended: false })
     }
@@ -83,6 +86,11 @@ impl<'a> Downstream<'a> {
     /// A header as it came, before anything is known to be sane.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.session.req_header().headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// All headers as they came.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.session.req_header().headers
     }
 
     /// Whom the caller means to speak to: `:authority`, or Host.
@@ -283,6 +291,16 @@ impl<'a> Downstream<'a> {
         };
         let _ = tokio::time::timeout(LINGER, drain).await;
     }
+}
+
+/// Head and body of an http/1 request; `None` where only its end will tell how long it is.
+fn bytes_of(head: usize, headers: &HeaderMap) -> Option<u64> {
+    let body: u64 = match headers.get(CONTENT_LENGTH) {
+        _ if headers.contains_key(TRANSFER_ENCODING) => return None,
+        Some(length) => length.to_str().ok()?.trim().parse().ok()?,
+        None => 0,
+    };
+    body.checked_add(head as u64)
 }
 
 /// A body that could not be read: the caller left, or sent what is no body.

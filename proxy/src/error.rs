@@ -3,6 +3,8 @@
 //! A stage returns an [`Error`]; [`Error::verdict`] gives status, label and public words; the dialect gives the body.
 //! Public words help the caller mend the request, and never help a stranger guess.
 
+use crate::message::Refusal;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a request was refused or an answer was cut short.
@@ -51,6 +53,10 @@ pub enum Error {
     #[error("not allowed: {reason}")]
     Forbidden { reason: String },
 
+    /// An external authorizer said no, in its own words, which are the caller's to hear.
+    #[error("the authorizer {provider} answered {}", .refusal.status.as_u16())]
+    Denied { provider: Arc<str>, refusal: Box<Refusal> },
+
     // ----------------------------------------------------------------------------------------------- not right now
     #[error("the queue is full: {waiting} requests are waiting")]
     QueueFull { waiting: usize, retry_after: Duration },
@@ -81,9 +87,13 @@ pub enum Error {
     UpstreamTimeout,
 }
 
+/// What a gRPC caller is told of a refusal's body: its message is a header.
+const DENIED_WORDS_MAX: usize = 1024;
+
 /// gRPC status codes, by number (`grpc/doc/statuscodes.md`).
 pub mod grpc {
     pub const CANCELLED: i32 = 1;
+    pub const UNKNOWN: i32 = 2;
     pub const INVALID_ARGUMENT: i32 = 3;
     pub const DEADLINE_EXCEEDED: i32 = 4;
     pub const NOT_FOUND: i32 = 5;
@@ -94,6 +104,18 @@ pub mod grpc {
     pub const INTERNAL: i32 = 13;
     pub const UNAVAILABLE: i32 = 14;
     pub const UNAUTHENTICATED: i32 = 16;
+
+    /// For an HTTP status that came in place of an answer (`grpc/doc/http-grpc-status-mapping.md`).
+    pub fn of_status(status: u16) -> i32 {
+        match status {
+            400 => INTERNAL,
+            401 => UNAUTHENTICATED,
+            403 => PERMISSION_DENIED,
+            404 => UNIMPLEMENTED,
+            429 | 502 | 503 | 504 => UNAVAILABLE,
+            _ => UNKNOWN,
+        }
+    }
 }
 
 /// What a refusal means to the outside.
@@ -145,6 +167,10 @@ impl Error {
             CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
             CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),
             Forbidden { .. } => (403, grpc::PERMISSION_DENIED, "forbidden", "auth"),
+            Denied { refusal, .. } => {
+                let status = refusal.status.as_u16();
+                (status, grpc::of_status(status), "denied", "auth")
+            }
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
@@ -174,6 +200,10 @@ impl Error {
             // The reason would tell a stranger which check to get past next.
             Error::CredentialRefused { .. } => "the credential is not accepted".into(),
             Error::Forbidden { .. } => "this caller is not allowed to do this".into(),
+            Error::Denied { refusal, .. } => {
+                let words = String::from_utf8_lossy(&refusal.body);
+                words.chars().take(DENIED_WORDS_MAX).collect()
+            }
             other => other.to_string(),
         }
     }

@@ -17,6 +17,7 @@ use crate::config::{Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
+use crate::ext_authz::Authorizers;
 use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
 use crate::policy::{InForce, Watched};
@@ -39,6 +40,7 @@ pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
     pub authenticator: Arc<Authenticator>,
     pub policies: Option<Arc<Watched>>,
+    pub authorizers: Arc<Authorizers>,
     pub admission: Arc<Admission>,
     pub answers: Answers,
     pub xfcc: Xfcc,
@@ -88,6 +90,8 @@ struct Identified {
 struct Permitted {
     routed: Routed,
     token: Option<Authenticated>,
+    /// What external authorizers change in the head, for the request that is sent on; the head has it already.
+    edits: Vec<forward::Edit>,
     _authorized: Option<Authorized>,
 }
 
@@ -138,7 +142,7 @@ impl Exchange {
         let identified = self.identify(routed, floor)?;
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
-        let permitted = self.authorize(identified, floor)?;
+        let permitted = self.authorize(identified, floor).await?;
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
             Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, server, floor).await?, server))),
@@ -200,19 +204,22 @@ impl Exchange {
         Ok(Identified { routed, identity, token, in_force })
     }
 
-    fn authorize(&self, identified: Identified, floor: &mut Floor<'_>) -> Result<Permitted, Error> {
-        let Identified { routed, identity, token, in_force } = identified;
+    async fn authorize(&self, identified: Identified, floor: &mut Floor<'_>) -> Result<Permitted, Error> {
+        let Identified { mut routed, identity, token, in_force } = identified;
         let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
+        let mut edits = Vec::new();
         if let Some(in_force) = in_force {
             let principal = token.as_ref().and_then(Authenticated::principal);
+            // CUSTOM comes before DENY and ALLOW, which see what an authorizer added to the head.
+            edits = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
             floor.judge(&in_force.policies, &routed.head, principal)?;
         }
-        Ok(Permitted { routed, token, _authorized: authorized })
+        Ok(Permitted { routed, token, edits, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is pingora's.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
-        let Permitted { routed, token, .. } = permitted;
+        let Permitted { routed, token, edits: changes, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
         let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if bytes > self.limits.body_bytes_max {
@@ -224,6 +231,7 @@ impl Exchange {
         let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
         edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
         edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));
+        edits.extend(changes);
         let dialect = routed.asked.map(|(dialect, _)| dialect);
         Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, upstream, edits })
     }

@@ -4,7 +4,7 @@
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
 use crate::accept::{Busy, Target};
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, Permit, Place, Ticket};
 use crate::auth::request::{self, Authenticated};
 use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
@@ -26,9 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Times a connection is tried before the request is given up, as [`crate::exchange`] has it for a worker.
+const TRIES: u32 = 3;
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A server that reads nothing for so long will not: without an end, it and a caller who reads nothing either would wait
+/// for each other for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// With pingora's default, 1, every concurrent stream would have a connection of its own.
 const STREAMS_MAX: usize = 100;
 
@@ -63,7 +68,8 @@ pub enum Edit {
 /// Fields are dropped in this order: the place is given away before the record is written, and while the connection is
 /// still busy.
 pub struct Handover {
-    permit: Permit,
+    /// Absent only while it is changed for a new one.
+    permit: Option<Permit>,
     admission: Arc<Admission>,
     head: Head,
     dialect: Option<&'static dyn Dialect>,
@@ -76,6 +82,8 @@ pub struct Handover {
     upgrade: bool,
     /// Why we ended it.
     stopped: Option<Error>,
+    /// In the queue, for waiting again.
+    place: Option<Place>,
     /// The caller's rights end then.
     expires: Option<Instant>,
     busy: Busy,
@@ -109,7 +117,7 @@ impl Handover {
             Timeouts { connect: config.connect_timeout, idle: config.idle_timeout, response: config.response_timeout };
         let upgrade = head.headers.contains_key(UPGRADE);
         Handover {
-            permit,
+            permit: Some(permit),
             admission,
             head,
             dialect,
@@ -120,6 +128,7 @@ impl Handover {
             record,
             upgrade,
             stopped: None,
+            place: None,
             expires,
             busy,
         }
@@ -146,7 +155,38 @@ impl Handover {
         options.connection_timeout = Some(self.timeouts.connect);
         options.idle_timeout = Some(self.timeouts.idle);
         options.read_timeout = self.timeouts.response;
+        options.write_timeout = Some(WRITE_TIMEOUT);
         Ok(peer)
+    }
+
+    /// It took no connection: nothing was sent, so the request may wait for the next one, in its old place. False if it
+    /// has waited often enough.
+    pub fn may_wait(&mut self) -> bool {
+        let again = self.record.tries < TRIES;
+        if again && let Some(permit) = self.permit.take() {
+            self.place = Some(permit.place());
+            let generation = permit.generation();
+            drop(permit);
+            self.admission.lost(generation);
+        }
+        again
+    }
+
+    /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
+    pub async fn settle(&mut self) -> pingora_core::Result<()> {
+        if self.permit.is_some() {
+            return Ok(());
+        }
+        match self.admission.admit(Ticket { bytes: 0, place: self.place }).await {
+            Ok(permit) => {
+                self.record.tries += 1;
+                self.record.waited(permit.waited);
+                self.record.generation = permit.generation();
+                self.permit = Some(permit);
+                Ok(())
+            }
+            Err(error) => Err(self.stop(error)),
+        }
     }
 
     /// The request as the server behind sees it: on the very path that policy saw.
@@ -215,9 +255,9 @@ impl Handover {
     /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
         let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
-        if matches!(error, Error::WorkerGone) {
+        if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
             // Whoever comes next waits until it takes connections again.
-            self.admission.lost(self.permit.generation());
+            self.admission.lost(permit.generation());
         }
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
@@ -241,6 +281,12 @@ impl Handover {
 fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
+        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
+            Error::invalid("the body's chunked encoding is broken")
+        }
+        (ErrorSource::Downstream, E::InvalidHTTPHeader) if !head_sent => {
+            Error::invalid("a header that says how the request is to be passed on makes no sense")
+        }
         (ErrorSource::Downstream, _) => Error::CallerLeft,
         (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
             Error::WorkerGone

@@ -17,6 +17,7 @@ pub mod dialects;
 pub mod downstream;
 pub mod error;
 pub mod exchange;
+pub mod ext_authz;
 pub mod files;
 pub mod forward;
 pub mod kube;

@@ -38,6 +38,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    outrider::server::memory::no_huge_pages();
     cli::start_logging();
     let outcome = match Arguments::parse().command {
         Command::Certs(args) => cli::certs::run(args),

@@ -57,3 +57,25 @@ impl Part {
         vec![Part::Head { status, headers }, Part::Body(body), Part::End(None)]
     }
 }
+
+/// A complete answer in words that are not ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// Without any that frame the body.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Refusal {
+    /// For a caller of any protocol but gRPC.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut headers = self.headers.clone();
+        // RFC 9110 §6.4.1: these have no body, and their content-length would be another's.
+        if matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return vec![Part::Head { status: self.status, headers }, Part::End(None)];
+        }
+        headers.insert(http::header::CONTENT_LENGTH, self.body.len().into());
+        vec![Part::Head { status: self.status, headers }, Part::Body(self.body.clone()), Part::End(None)]
+    }
+}

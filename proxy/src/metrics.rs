@@ -187,6 +187,8 @@ impl Process {
 }
 
 struct PolicyGauges {
+    /// `provider` is a name from the configuration.
+    ext_authz: IntCounterVec,
     generation: IntGauge,
     good: IntGauge,
     failures: IntCounter,
@@ -195,6 +197,11 @@ struct PolicyGauges {
 impl PolicyGauges {
     fn new(l: &Ledger) -> Self {
         PolicyGauges {
+            ext_authz: l.counters(
+                "outrider_ext_authz_requests_total",
+                "Questions to external authorizers, by the name of the provider and how they went.",
+                &["provider", "result"],
+            ),
             generation: l.gauge("outrider_policy_generation", "Counts the sets of policies there were; 0 without any."),
             good: l.gauge("outrider_policy_good", "1 while the folder is in force as it is, 0 while an older one is."),
             failures: l.counter("outrider_policy_reload_failures_total", "Folders that were not taken."),
@@ -268,6 +275,11 @@ impl Metrics {
             process: Process::new(&l),
             registry: l.0,
         }
+    }
+
+    /// Questions to external authorizers, by provider and result; a handle on the family.
+    pub fn ext_authz(&self) -> IntCounterVec {
+        self.policy.ext_authz.clone()
     }
 
     /// What the next exposition says of the policies in force, and of looks at their folder.
@@ -368,6 +380,7 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

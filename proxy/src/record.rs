@@ -65,6 +65,8 @@ pub struct Record {
     /// AUDIT policies that matched, and what dry-run policies would have done.
     pub audited: Vec<Arc<str>>,
     pub shadow: Vec<String>,
+    /// External authorizers that were asked, and what came of it.
+    pub authorizers: Vec<String>,
     pub request_bytes: usize,
     pub response_bytes: usize,
     /// LLM tokens: prompt, completion.
@@ -99,6 +101,7 @@ impl Record {
             reason: None,
             audited: Vec::new(),
             shadow: Vec::new(),
+            authorizers: Vec::new(),
             request_bytes: 0,
             response_bytes: 0,
             usage: (0, 0),
@@ -183,6 +186,7 @@ impl Record {
         line.text("reason", self.reason.as_deref());
         line.list("audited", &self.audited);
         line.list("shadow", &self.shadow);
+        line.list("authorizers", &self.authorizers);
         line.number("request_bytes", self.request_bytes as u64);
         line.number("response_bytes", self.response_bytes as u64);
         line.number("prompt_tokens", self.usage.0);

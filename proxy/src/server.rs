@@ -6,6 +6,7 @@
 
 mod door;
 mod listeners;
+pub mod memory;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
@@ -16,6 +17,7 @@ use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
+use crate::ext_authz::Authorizers;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
 use crate::policy::watch::WATCH_PERIOD;
@@ -134,8 +136,11 @@ impl Server {
         let ports = ports(&listener, &admin, way_out.as_ref())?;
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
+        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
+        let asked = journal.metrics.ext_authz();
+        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
         let acceptor = Arc::new(Acceptor::new(Entrance {
-            modes: Modes { tls: config.tls.clone(), policies: policies.clone() },
+            modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
             interception: config.interception.clone(),
             xfcc: config.xfcc,
@@ -150,6 +155,7 @@ impl Server {
             dialects: parts.dialects,
             authenticator,
             policies,
+            authorizers,
             admission: Admission::new(admission_limits(&config)),
             answers: parts.answers,
             xfcc: config.xfcc,

@@ -7,13 +7,15 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_stream::StreamExt;
 
-/// Tells the kubelet that it serves. Else it gives back each body piece by piece as it comes, and each header of the request as `seen-<name>` of the answer; a
+/// Tells the kubelet that it serves. Else it gives back each body, piece by piece as it comes unless the path ends in
+/// `/whole`, and each header of the request as `seen-<name>` of the answer; a
 /// gRPC call ends in trailers. Speaks HTTP/1.1 and h2c. Ends with the runtime of the test.
 pub struct Echo {
     pub address: String,
@@ -69,6 +71,12 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     if head.uri.path() == "/slow" {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    // Most servers read a whole request before they answer it; others, streaming, answer as they read.
+    let whole = head.uri.path().ends_with("/whole") || head.uri.path() == "/echo.Echo/Unary";
+    let body = match whole {
+        true => http_body_util::Full::new(body.collect().await?.to_bytes()).map_err(|never| match never {}).boxed(),
+        false => body.boxed(),
+    };
     let mut response = Response::builder();
     let headers = response.headers_mut().expect("nothing is wrong with an empty response");
     for (name, value) in &head.headers {
@@ -77,7 +85,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     }
     headers.insert("seen-path", head.uri.path().parse().expect("a path is a value"));
     if !head.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return Ok(response.body(body.boxed()).expect("a response"));
+        return Ok(response.body(body).expect("a response"));
     }
     headers.insert("content-type", "application/grpc".parse().expect("a value"));
     let mut trailers = HeaderMap::new();
@@ -100,6 +108,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
 pub struct Recorder {
     pub address: String,
     bytes: Arc<Mutex<Vec<u8>>>,
+    answered: Arc<AtomicUsize>,
 }
 
 impl Recorder {
@@ -107,13 +116,19 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let bytes = Arc::new(Mutex::new(Vec::new()));
-        let kept = bytes.clone();
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (kept, count) = (bytes.clone(), answered.clone());
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                tokio::spawn(record(tcp, kept.clone()));
+                tokio::spawn(record(tcp, kept.clone(), count.clone()));
             }
         });
-        Recorder { address, bytes }
+        Recorder { address, bytes, answered }
+    }
+
+    /// Whole requests since this was last asked.
+    pub fn answered(&self) -> usize {
+        self.answered.swap(0, Relaxed)
     }
 
     /// What came since this was last asked.
@@ -123,7 +138,7 @@ impl Recorder {
     }
 }
 
-async fn record(mut tcp: TcpStream, kept: Arc<Mutex<Vec<u8>>>) {
+async fn record(mut tcp: TcpStream, kept: Arc<Mutex<Vec<u8>>>, answered: Arc<AtomicUsize>) {
     let (mut waiting, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     loop {
         match tcp.read(&mut buffer).await {
@@ -135,6 +150,7 @@ async fn record(mut tcp: TcpStream, kept: Arc<Mutex<Vec<u8>>>) {
         }
         while let Some(length) = request_length(&waiting) {
             waiting.drain(..length);
+            answered.fetch_add(1, Relaxed);
             if tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.is_err() {
                 return;
             }

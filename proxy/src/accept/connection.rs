@@ -57,6 +57,30 @@ impl Connection {
         Connection { bytes, looked_at, unflushed: BytesMut::new(), facts, digest }
     }
 
+    /// Waits for the next bytes, or for the end, which is `false`; nothing is lost.
+    pub async fn arrival(&mut self) -> io::Result<bool> {
+        match &mut self.bytes {
+            _ if !self.looked_at.is_empty() => Ok(true),
+            Bytes::Plain(tcp) => tcp.readable().await.map(|()| true),
+            // What is in the socket may be half a record, or no data at all.
+            Bytes::Tls(tls) => {
+                let looked_at = &mut self.looked_at;
+                let read = std::future::poll_fn(|cx| {
+                    let mut space = [0; 4096];
+                    let mut buffer = ReadBuf::new(&mut space);
+                    std::task::ready!(Pin::new(tls.as_mut()).poll_read(cx, &mut buffer))?;
+                    looked_at.extend_from_slice(buffer.filled());
+                    Poll::Ready(Ok::<_, io::Error>(!looked_at.is_empty()))
+                });
+                let arrived = read.await;
+                if !matches!(arrived, Ok(true)) {
+                    self.facts.heard(0);
+                }
+                arrived
+            }
+        }
+    }
+
     pub fn facts(&self) -> Arc<Facts> {
         self.facts.clone()
     }
@@ -114,6 +138,9 @@ impl AsyncRead for Connection {
             let count = self.looked_at.len().min(buffer.remaining());
             buffer.put_slice(&self.looked_at[..count]);
             self.looked_at.drain(..count);
+            if self.looked_at.is_empty() {
+                self.looked_at = Vec::new();
+            }
             Poll::Ready(Ok(()))
         };
         match &polled {

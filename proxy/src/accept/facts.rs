@@ -29,6 +29,9 @@ pub struct Facts {
     opened: Instant,
     /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
     awaits_head_since: AtomicU64,
+    /// Bytes that were read, and bytes of the requests that began; [`UNKNOWN`] once a request did not say how long it is.
+    read: AtomicU64,
+    requested: AtomicU64,
     /// Bytes that came while a head was awaited.
     head_bytes: AtomicU64,
     /// Milliseconds after `opened` when bytes last came.
@@ -39,6 +42,7 @@ pub struct Facts {
 }
 
 const BUSY: u64 = u64::MAX;
+const UNKNOWN: u64 = u64::MAX;
 /// A head on http/1, and what came with it: the parser below us would keep 1 MiB of each caller's. HTTP/2 has a limit of
 /// its own (SETTINGS_MAX_HEADER_LIST_SIZE).
 const HEAD_BYTES_MAX: u64 = 64 << 10;
@@ -52,6 +56,8 @@ impl Facts {
             xfcc: None,
             opened: Instant::now(),
             awaits_head_since: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
             head_bytes: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             heard_end: AtomicBool::new(false),
@@ -100,11 +106,24 @@ impl Facts {
     /// Bytes came, or the end.
     pub fn heard(&self, bytes: usize) {
         self.heard_at.store(self.age_milliseconds(), Ordering::Relaxed);
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
         if bytes == 0 {
             self.heard_end.store(true, Ordering::Relaxed);
         } else if self.awaits_head_since.load(Ordering::Relaxed) != BUSY {
             self.head_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
+    }
+
+    /// A request begins that has so many bytes, head and body; `None` if only its end will tell.
+    pub fn requests(&self, bytes: Option<u64>) {
+        let before = self.requested.load(Ordering::Relaxed);
+        let after = bytes.filter(|_| before != UNKNOWN).and_then(|bytes| before.checked_add(bytes));
+        self.requested.store(after.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// Whether certainly nothing was read beyond the requests that began.
+    pub fn is_even(&self) -> bool {
+        self.requested.load(Ordering::Relaxed) == self.read.load(Ordering::Relaxed)
     }
 
     /// Whether more came than any head has.

@@ -1,12 +1,15 @@
 //! Which ports speak TLS, and to whom: the configuration's word, unless a PeerAuthentication has another.
 
 use crate::config::{Tls, TlsMode};
+use crate::ext_authz::Authorizers;
 use crate::policy::{PeerMode, Watched};
 use std::sync::Arc;
 
 pub struct Modes {
     pub tls: Tls,
     pub policies: Option<Arc<Watched>>,
+    /// Whom CUSTOM policies ask about connections without HTTP.
+    pub authorizers: Arc<Authorizers>,
 }
 
 impl Modes {

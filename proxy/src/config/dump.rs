@@ -32,6 +32,7 @@ impl Config {
                 "root_namespace": policy.root_namespace,
                 "trust_domain_aliases": policy.trust_domain_aliases,
                 "jwks_authorities": policy.jwks_authorities,
+                "providers": policy.providers.iter().map(|(name, it)| (name.clone(), it.dump())).collect::<Value>(),
             })),
             "xfcc": self.xfcc.name(),
             "worker": self.worker().map(worker),

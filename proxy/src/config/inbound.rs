@@ -1,6 +1,7 @@
 //! How callers come in and what stands behind: interception, policy, a foreign server; the file's shape and its meaning.
 
 use super::TlsMode;
+use super::providers::{self, Provider, RawProvider};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use serde::Deserialize;
@@ -62,6 +63,8 @@ pub struct Policy {
     pub trust_domain_aliases: Vec<String>,
     /// Whom an issuer's key server must be certified by; the machine's own authorities unless told otherwise.
     pub jwks_authorities: Option<PathBuf>,
+    /// External authorizers, by the names that CUSTOM policies give them.
+    pub providers: BTreeMap<String, Provider>,
 }
 
 /// What becomes of `x-forwarded-client-cert`, in Envoy's words.
@@ -138,6 +141,8 @@ pub(super) struct RawPolicy {
     #[serde(default)]
     trust_domain_aliases: Vec<String>,
     jwks_authorities: Option<PathBuf>,
+    #[serde(default)]
+    providers: BTreeMap<String, RawProvider>,
 }
 
 impl RawInterception {
@@ -218,6 +223,7 @@ impl RawPolicy {
             root_namespace: self.root_namespace.unwrap_or_else(|| "istio-system".into()),
             trust_domain_aliases: self.trust_domain_aliases,
             jwks_authorities: self.jwks_authorities.map(|path| base.join(path)),
+            providers: providers::validate(self.providers, p),
         }
     }
 }

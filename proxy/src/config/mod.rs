@@ -7,12 +7,15 @@ mod dump;
 pub mod inbound;
 pub mod outbound;
 mod probes;
+pub mod providers;
 pub mod quantity;
 mod raw;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
+
+pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;

@@ -118,6 +118,11 @@ impl Problems {
         self.0.push(format!("{path}: {words}"));
     }
 
+    #[cfg(test)]
+    pub(super) fn words(&self) -> String {
+        self.0.join("\n")
+    }
+
     pub(super) fn duration(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
         let Some(given) = given else { return default };
         match given.duration() {

@@ -1,11 +1,13 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
+mod consult;
+
 use crate::accept::Busy;
 use crate::auth::Identity;
 use crate::auth::methods::anonymous;
 use crate::config::Forward;
 use crate::dialects::{Answer, Dialect, Event};
-use crate::downstream::{Downstream, neutral_refusal};
+use crate::downstream::{Downstream, is_grpc, neutral_refusal};
 use crate::error::{Error, Verdict};
 use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
@@ -13,6 +15,7 @@ use crate::policy::{Attributes, Policies, RequestPrincipal};
 use crate::record::{Journal, Record, draw_id, unix_now};
 use crate::tls::Peer;
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use outrider_protos::worker::v1::generate_event::Event as Generated;
 use std::sync::Arc;
@@ -69,22 +72,22 @@ impl<'a> Floor<'a> {
 
     /// Istio's policies on this request. What they note goes to the record; the caller is told only that it may not.
     pub fn judge(&mut self, policies: &Policies, head: &Head, token: Option<&RequestPrincipal>) -> Result<(), Error> {
-        let attributes = Attributes {
+        let decision = policies.evaluate(&self.attributes(head, token));
+        self.record.audited = decision.audited;
+        self.record.shadow = decision.shadow.iter().map(ToString::to_string).collect();
+        decision.verdict.denied().map_or(Ok(()), |reason| Err(Error::Forbidden { reason }))
+    }
+
+    /// As policy sees the request.
+    fn attributes<'h>(&'h self, head: &'h Head, token: Option<&'h RequestPrincipal>) -> Attributes<'h> {
+        Attributes {
             connection: self.caller.facts().attributes(),
             method: head.method.as_str(),
             host: self.caller.authority(),
             path: &head.path,
             headers: &head.headers,
             token,
-        };
-        if let Some(custom) = policies.needs_custom(&attributes).first() {
-            let reason = format!("{} asks the provider {}, which is not configured", custom.hit, custom.provider);
-            return Err(Error::Forbidden { reason });
         }
-        let decision = policies.evaluate(&attributes);
-        self.record.audited = decision.audited;
-        self.record.shadow = decision.shadow.iter().map(ToString::to_string).collect();
-        decision.verdict.denied().map_or(Ok(()), |reason| Err(Error::Forbidden { reason }))
     }
 
     /// Leaves the rest to a foreign server.
@@ -190,6 +193,7 @@ impl<'a> Floor<'a> {
         let silent = matches!(error, Error::CallerLeft) || self.caller.ended();
         if !silent {
             let mut parts = match &mut self.voice {
+                _ if matches!(error, Error::Denied { .. }) => denied(&self.head, &error, &verdict),
                 Voice::Neutral => neutral_refusal(&self.head, &verdict),
                 Voice::Dialect(dialect) => dialect.refusal(&self.head, &verdict),
                 Voice::Answer(answer) => answer.fail(&verdict),
@@ -221,6 +225,23 @@ impl<'a> Floor<'a> {
     pub fn close(self) -> bool {
         self.caller.ended()
     }
+}
+
+/// An external authorizer's own words; to a gRPC caller as a status, with whatever headers came with them.
+fn denied(head: &Head, error: &Error, verdict: &Verdict) -> Vec<Part> {
+    let Error::Denied { refusal, .. } = error else { return neutral_refusal(head, verdict) };
+    if !is_grpc(head) {
+        return refusal.parts();
+    }
+    let mut parts = neutral_refusal(head, verdict);
+    if let Some(Part::Head { headers, .. }) = parts.first_mut() {
+        for (name, value) in refusal.headers.iter().filter(|(name, _)| !name.as_str().starts_with("grpc-")) {
+            if *name != CONTENT_TYPE {
+                headers.append(name, value.clone());
+            }
+        }
+    }
+    parts
 }
 
 /// The headers every dialect's refusals share.

@@ -82,7 +82,21 @@ impl ProxyHttp for Door {
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(handed(context)?.peer()?))
+        let handover = handed(context)?;
+        handover.settle().await?;
+        Ok(Box::new(handover.peer()?))
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let again = context.as_deref_mut().is_some_and(Handover::may_wait);
+        error.set_retry(again);
+        error
     }
 
     async fn request_body_filter(

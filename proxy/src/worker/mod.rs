@@ -8,7 +8,7 @@ mod known;
 mod uds;
 
 pub use known::Known;
-pub use uds::{Uds, take_seat};
+pub use uds::{Uds, seat, take_seat};
 
 use crate::dialects::{Ask, Event};
 use crate::error::Error;

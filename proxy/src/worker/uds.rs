@@ -1,4 +1,4 @@
-//! The worker over its Unix socket: the only tonic client.
+//! The worker over its Unix socket.
 //!
 //! One HTTP/2 connection for each runtime thread, so that no request crosses threads; tonic reconnects by itself when a
 //! new worker binds the socket.
@@ -35,6 +35,11 @@ pub fn take_seat(seat: usize) {
     SEAT.with(|cell| cell.set(seat));
 }
 
+/// Which runtime this thread runs.
+pub fn seat() -> usize {
+    SEAT.with(Cell::get)
+}
+
 pub struct Uds {
     socket: PathBuf,
     /// By seat. A channel is bound to the runtime it was made in.
@@ -48,7 +53,7 @@ impl Uds {
     }
 
     fn client(&self) -> WorkerClient<Channel> {
-        let seat = SEAT.with(Cell::get).min(self.clients.len() - 1);
+        let seat = seat().min(self.clients.len() - 1);
         self.clients[seat].get_or_init(|| connect(self.socket.clone())).clone()
     }
 }

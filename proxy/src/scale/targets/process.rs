@@ -1,6 +1,7 @@
 //! A worker that is a child process. It says `ready` or `failed <reason>` on its standard output.
 
 use super::Target;
+use crate::server::memory::huge_pages_again;
 use async_trait::async_trait;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -33,13 +34,16 @@ impl Process {
     }
 
     fn spawn(&self) -> Result<(Running, ChildStdout), String> {
-        let mut child = Command::new(&self.command[0])
-            .args(&self.command[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("{} could not be run: {error}", self.command[0]))?;
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        // SAFETY: one system call, which may be made between `fork` and `exec`.
+        unsafe {
+            command.pre_exec(|| {
+                huge_pages_again();
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().map_err(|error| format!("{} could not be run: {error}", self.command[0]))?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(None);

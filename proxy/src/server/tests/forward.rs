@@ -5,15 +5,15 @@ use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 
 /// A server that keeps what each connection sends it, and answers each head as it is told.
-struct Foreign {
-    address: SocketAddr,
+pub(super) struct Foreign {
+    pub(super) address: SocketAddr,
     heard: Receiver<String>,
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
 /// `answer`: `None` closes without a word.
-fn foreign(answer: Option<&'static str>) -> Foreign {
+pub(super) fn foreign(answer: Option<&'static str>) -> Foreign {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, heard) = channel();
@@ -52,17 +52,17 @@ impl Foreign {
         behind(&format!("{{to: '{}'}}", self.address), "")
     }
 
-    fn heard(&self) -> String {
+    pub(super) fn heard(&self) -> String {
         self.heard.recv_timeout(Duration::from_secs(20)).unwrap()
     }
 
-    fn heard_nothing(&self) -> bool {
+    pub(super) fn heard_nothing(&self) -> bool {
         self.heard.try_recv().is_err()
     }
 }
 
 /// A sidecar in front of `forward`, with further YAML.
-fn behind(forward: &str, more: &str) -> Sidecar {
+pub(super) fn behind(forward: &str, more: &str) -> Sidecar {
     let yaml = PLAIN.replace("worker: {socket: w.sock, command: [none], models: [toy], concurrency: 2}", "");
     let config = format!("{yaml}\nforward: {forward}\n{more}\n");
     start(&config, vec![], Sleepy::default())
