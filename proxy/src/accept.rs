@@ -16,6 +16,7 @@ pub use connection::Connection;
 pub use facts::{Busy, Facts, Target};
 pub use modes::Modes;
 
+use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
 use crate::ext_authz::Question;
 use crate::metrics::Metrics;
@@ -47,6 +48,7 @@ pub struct Acceptor {
     interception: Interception,
     xfcc: Xfcc,
     ports: Vec<u16>,
+    authenticator: Arc<Authenticator>,
     limits: Limits,
     journal: Arc<Journal>,
     handshakes: Handshakes,
@@ -77,13 +79,14 @@ pub struct Entrance {
     pub xfcc: Xfcc,
     /// Those we listen on: nobody is redirected from them.
     pub ports: Vec<u16>,
+    pub authenticator: Arc<Authenticator>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
 }
 
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { modes, identity, interception, xfcc, ports, limits, journal } = entrance;
+        let Entrance { modes, identity, interception, xfcc, ports, authenticator, limits, journal } = entrance;
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
@@ -92,7 +95,7 @@ impl Acceptor {
         let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let tls = identity.map(tls);
-        Acceptor { modes, tls, interception, xfcc, ports, limits, journal, handshakes, connections }
+        Acceptor { modes, tls, interception, xfcc, ports, authenticator, limits, journal, handshakes, connections }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -289,6 +292,10 @@ impl Acceptor {
     async fn pass(&self, connection: Connection) {
         let facts = connection.facts();
         let address = facts.peer.address;
+        // Whoever must show a token need not do without by being silent for a while, or by beginning with an empty line.
+        if !self.authenticator.knows_by_connection(&facts.peer, unix_now().as_secs()) {
+            return self.failed(address, "no_credential");
+        }
         if let Some(policies) = &self.modes.policies {
             let policies = policies.current();
             let customs = policies.policies.connection_needs_custom(&facts.attributes());

@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The rooms an exchange leads through.
 pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     pub policies: Option<Arc<Watched>>,
     pub authorizers: Arc<Authorizers>,
     pub admission: Arc<Admission>,

@@ -129,7 +129,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Authenticator::from_config(&config.auth.methods)?;
+        let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
@@ -145,6 +145,7 @@ impl Server {
             interception: config.interception.clone(),
             xfcc: config.xfcc,
             ports: ports.clone(),
+            authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
         }));

@@ -121,6 +121,10 @@ fn files<'a>(authority: &'a Authority, leaf: &'a Leaf) -> [(&'static str, &'a st
 
 impl Served {
     fn new(backend: &str) -> Served {
+        Self::with(backend, SERVED)
+    }
+
+    fn with(backend: &str, config: &str) -> Served {
         let pair = Pair::new();
         let pod = &pair.pod;
         redirect(pod, &[&format!("--backend={backend}")]);
@@ -139,7 +143,7 @@ impl Served {
         let authority = Authority::new("root");
         let (server, caller) = (authority.leaf(SERVER), authority.leaf(CALLER));
         let files = [&files(&authority, &server)[..], &[("policies/all.yaml", POLICIES)]].concat();
-        let proxy = Proxy::start_inside(pod, SERVED, &files);
+        let proxy = Proxy::start_inside(pod, config, &files);
         Served { proxy, authority, caller, outside, apps, pair }
     }
 
@@ -246,6 +250,36 @@ fn is_a_server_that_speaks_first_heard() {
         });
         assert_eq!(heard, HELLO, "over mTLS, IPv6: {v6}");
     }
+}
+
+/// Bytes that are no HTTP to us may be HTTP to the application, and carry no credential that we could see.
+#[test]
+fn does_anybody_get_in_by_pretending_not_to_speak_http() {
+    if !available() {
+        return;
+    }
+    let config = SERVED.replace("{mtls: {}}, {anonymous: {}}", "{mtls: {}}");
+    let served = Served::with("iptables", &config);
+    let quiet = Duration::from_secs(20);
+    let request = "GET / HTTP/1.1\r\nhost: model\r\nconnection: close\r\n\r\n";
+    let empty_line = format!("\r\n{request}");
+    for v6 in [false, true] {
+        assert_eq!(status(&served.plain(&served.at(v6, EASED), "/")), 401, "IPv6: {v6}");
+        assert_eq!(served.exchange(&served.at(v6, EASED), empty_line.as_str(), quiet), None, "IPv6: {v6}");
+        let late = served.at(v6, EASED);
+        let heard = served.outside.run(async move {
+            let mut wire = Wire::plain(&late).await.expect("a redirect takes every connection");
+            wire.write("GE").await;
+            // Longer than a beginning is waited for.
+            let mut heard = wire.read(Duration::from_secs(1)).await.0;
+            wire.write(&request["GE".len()..]).await;
+            heard.extend(wire.read(Duration::from_secs(5)).await.0);
+            heard
+        });
+        assert_eq!(heard, b"", "IPv6: {v6}");
+        assert_eq!(served.exchange(&served.at(v6, BANNER), b"", quiet), None, "nor a banner, IPv6: {v6}");
+    }
+    assert!(served.proxy.log().contains("no_credential"));
 }
 
 #[test]

@@ -149,6 +149,20 @@ impl Authenticator {
         Err(refused.map_or(Error::CredentialMissing, Error::from))
     }
 
+    /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
+    pub fn knows_by_connection(&self, peer: &Peer, now_unix: u64) -> bool {
+        let head = Head {
+            method: http::Method::OPTIONS,
+            path: "/".into(),
+            query: None,
+            headers: http::HeaderMap::new(),
+            version: http::Version::HTTP_11,
+            request_id: String::new(),
+            arrived_unix_seconds: now_unix,
+        };
+        self.identify(&head, peer, now_unix).is_ok()
+    }
+
     /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.
     pub fn authorize(&self, identity: Identity) -> Result<Authorized, Error> {
         Ok(Authorized { identity })
