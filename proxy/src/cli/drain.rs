@@ -32,7 +32,10 @@ pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     let answer = ask(args.admin).map_err(|error| format!("the sidecar's admin port {}: {error}", args.admin))?;
     match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(print!("{body}")),
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => {
+            print!("{body}");
+            Ok(())
+        }
         _ => Err(format!("the admin port {} did not drain: {answer}", args.admin).into()),
     }
 }

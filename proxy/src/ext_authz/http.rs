@@ -18,13 +18,15 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Small servers close idle connections after five seconds: whoever is later meets a reset.
 const IDLE: Duration = Duration::from_secs(4);
 
+type Connections = Pool<HttpConnector, Empty<Bytes>>;
+
 pub struct Client {
     authority: String,
     prefix: String,
     to_check: Vec<HeaderPattern>,
     to_upstream: Vec<HeaderPattern>,
     /// By seat. A connection is bound to the runtime it was made in.
-    seats: Box<[OnceLock<Pool<HttpConnector, Empty<Bytes>>>]>,
+    seats: Box<[OnceLock<Connections>]>,
 }
 
 impl Client {

@@ -35,7 +35,7 @@ struct Authorizer {
 }
 
 enum Client {
-    Grpc(grpc::Client),
+    Grpc(Box<grpc::Client>),
     Http(http::Client),
 }
 
@@ -53,7 +53,7 @@ impl Authorizers {
         let open = |provider: Provider| {
             let (timeout, fail_open) = (provider.timeout, provider.fail_open);
             let client = match &provider.service {
-                Service::Grpc(authority) => Client::Grpc(grpc::Client::new(authority, timeout, seats)),
+                Service::Grpc(authority) => Client::Grpc(Box::new(grpc::Client::new(authority, timeout, seats))),
                 Service::Http { authority, prefix } => {
                     let at = (authority.clone(), prefix.clone());
                     Client::Http(http::Client::new(at, provider.headers_to_check, provider.headers_to_upstream, seats))

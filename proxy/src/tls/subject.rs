@@ -86,7 +86,7 @@ fn characters(value: &Any<'_>) -> Option<String> {
             utf8()
         }
         Tag::TeletexString => Some(value.data.iter().map(|byte| char::from(*byte)).collect()),
-        Tag::BmpString if value.data.len() % 2 == 0 => {
+        Tag::BmpString if value.data.len().is_multiple_of(2) => {
             let units = value.data.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
             char::decode_utf16(units).collect::<Result<_, _>>().ok()
         }

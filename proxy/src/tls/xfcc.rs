@@ -321,7 +321,8 @@ mod tests {
     fn what_goes_on_by_each_setting() {
         let ours = Element { hash: Some("1f".into()), ..Element::default() };
         let all = [Xfcc::Sanitize, Xfcc::SanitizeSet, Xfcc::ForwardOnly, Xfcc::AppendForward, Xfcc::AlwaysForwardOnly];
-        let rows: [(Option<&str>, bool, [Option<&str>; 5]); 6] = [
+        type Row = (Option<&'static str>, bool, [Option<&'static str>; 5]);
+        let rows: [Row; 6] = [
             (Some("By=z"), true, [None, Some("Hash=1f"), Some("By=z"), Some("By=z,Hash=1f"), Some("By=z")]),
             (Some("By=z"), false, [None, None, None, None, Some("By=z")]),
             (None, true, [None, Some("Hash=1f"), None, Some("Hash=1f"), None]),

@@ -188,7 +188,8 @@ async fn health(
 #[tokio::test]
 async fn what_does_a_grpc_health_service_say() {
     let ok: &[(&str, &str)] = &[("grpc-status", "0")];
-    let cases: [(Option<i32>, &'static [(&'static str, &'static str)], Result<(u16, &str), &str>); 6] = [
+    type Case = (Option<i32>, &'static [(&'static str, &'static str)], Result<(u16, &'static str), &'static str>);
+    let cases: [Case; 6] = [
         (Some(1), ok, Ok((200, "SERVING\n"))),
         (Some(2), ok, Ok((503, "NOT_SERVING\n"))),
         (Some(-1), ok, Ok((503, "?\n"))),

@@ -112,6 +112,11 @@ impl RawOutbound {
                 p.add(&format!("outbound.clusters[{at}].name"), format!("`{name}` is used twice"));
             }
         }
+        let listen = p.address("outbound.listen", &self.listen, "127.0.0.1:15001");
+        if !listen.ip().is_loopback() {
+            // A redirect brings the pod's own connections to the loopback too.
+            p.add("outbound.listen", "must be a loopback address: whoever reaches it speaks with this pod's identity");
+        }
         let unknown = match (self.unknown.as_deref(), self.interception) {
             (None, true) | (Some("passthrough"), true) => Unknown::Passthrough,
             (None, false) | (Some("refuse"), _) => Unknown::Refuse,
@@ -134,7 +139,7 @@ impl RawOutbound {
         let clusters = clusters.collect();
         Outbound {
             // On the loopback: whoever reaches this port speaks with our identity.
-            listen: p.address("outbound.listen", &self.listen, "127.0.0.1:15001"),
+            listen,
             interception: self.interception,
             unknown,
             detect_timeout: p.duration("outbound.detect_timeout", &self.detect_timeout, SECOND),

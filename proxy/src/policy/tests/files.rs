@@ -107,11 +107,9 @@ fn which_documents_are_not_ours() {
     assert_eq!((policies.count(), policies.notes().len()), (1, 2), "{:?}", policies.notes());
     let beta = policy("d", "{action: DENY, rules: [{}]}").replace("/v1", "/v1beta1");
     assert_eq!(parse(&beta).unwrap().count(), 1);
-    let list = format!(
-        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: security.istio.io/v1\n  kind: AuthorizationPolicy\n  \
-         metadata: {{name: x, namespace: prod, resourceVersion: \"7\"}}\n  spec: {{action: DENY, rules: [{{}}]}}\n"
-    );
-    assert_eq!(parse(&list).unwrap().count(), 1);
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: security.istio.io/v1\n  kind: AuthorizationPolicy\n  \
+         metadata: {name: x, namespace: prod, resourceVersion: \"7\"}\n  spec: {action: DENY, rules: [{}]}\n";
+    assert_eq!(parse(list).unwrap().count(), 1);
     assert_eq!(Policies::parse(&[], &workload()).unwrap().count(), 0);
 }
 
