@@ -147,6 +147,7 @@ fn what_is_said_of_a_way_out() {
     let paths: Vec<&str> = problems.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
     let want = [
         "outbound.clusters[1].name",
+        "outbound.listen",
         "outbound.unknown",
         "outbound.failover",
         "outbound.routes[0].hosts",
@@ -172,10 +173,12 @@ fn what_is_said_of_a_way_out() {
         "outbound.clusters[2].balancer",
         "outbound.clusters[3].limits.connections_max",
         "outbound.clusters[3].outlier.max_ejection",
-        "outbound.listen",
         "outbound.clusters",
     ];
     assert_eq!(paths, want);
+    // Whoever reaches it speaks with our identity.
+    let Err(Error::Contradictions { problems, .. }) = with("  listen: '[::]:15001'\n") else { panic!("accepted") };
+    assert!(problems.iter().any(|problem| problem.starts_with("outbound.listen: must be a loopback")), "{problems:?}");
 }
 
 fn with_tls(tls: &str) -> Result<Config, Vec<String>> {
