@@ -227,7 +227,7 @@ impl Exchange {
         }
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
-        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc);
+        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
         let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
         edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
         edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));

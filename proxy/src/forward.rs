@@ -318,7 +318,7 @@ pub fn upstream(to: &Destination, target: Target, ours: &[u16]) -> Result<Upstre
 }
 
 /// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
-pub fn edits(busy: &Busy, head: &Head, setting: Xfcc) -> Vec<Edit> {
+pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<Edit> {
     let facts = busy.facts();
     let set = |name: &'static str, text: &str| {
         let value = HeaderValue::from_str(text).ok();
@@ -337,6 +337,8 @@ pub fn edits(busy: &Busy, head: &Head, setting: Xfcc) -> Vec<Edit> {
     vec![
         client.map_or(Edit::Remove(HeaderName::from_static(XFCC)), |client| set(XFCC, &client)),
         set("x-forwarded-for", &through),
+        // One id in the logs of all who had to do with the request.
+        set("x-request-id", request_id),
         set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
     ]
 }

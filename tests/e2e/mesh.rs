@@ -289,3 +289,62 @@ async fn do_idle_connections_cost_little() {
     assert!(each < EACH_BYTES_MAX, "{each} bytes each");
     assert_eq!(metric(&pod.proxy, "outrider_connections_open", &["tls=\"mtls\""]).await, IDLE as f64);
 }
+
+/// A port that was free a moment ago: the way out's own is not told on standard error.
+fn free_address() -> String {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    taken.local_addr().expect("an address").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn does_our_way_out_call_envoy_over_mutual_tls_and_nobody_in_its_place() {
+    let echo = Echo::start().await;
+    let authority = Authority::new("root");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    authority.leaf(SERVER).write(folder.path(), "server");
+    std::fs::write(folder.path().join("ca.pem"), &authority.root).expect("the folder takes a file");
+    let tls = downstream_tls(folder.path(), "server", CALLER);
+    let manager =
+        json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"uri": true}});
+    let clusters = [cluster("h1", &echo.address, "http1", None), cluster("h2", &echo.address, "http2", None)];
+    let listeners = ["h1", "h2"].map(|name| listener(name, name, Some(tls.clone()), manager.clone()));
+    let envoy = Envoy::start(&listeners, &clusters);
+
+    let (out, caller) = (free_address(), authority.leaf(CALLER));
+    let to = |name: &str, at: &str, id: &str| {
+        format!("    - {{name: {name}, endpoints: ['{at}'], tls: {{mode: mutual, ids: ['{id}']}}}}\n")
+    };
+    let config = format!(
+        "tls: {{mode: disable, trust_domain: cluster.local, certificate: caller.pem, key: caller.key, \
+         trust_bundle: ca.pem}}\nauth: {{methods: [{{anonymous: {{}}}}]}}\nworker: {{socket: nobody.sock, models: [m]}}\n\
+         outbound:\n  listen: {out}\n  routes: [{{hosts: [h1.test], cluster: h1}}, {{hosts: [h2.test], cluster: h2}}, \
+         {{hosts: [other.test], cluster: other}}]\n  clusters:\n{}{}{}",
+        to("h1", &envoy.address("h1"), SERVER),
+        to("h2", &envoy.address("h2"), SERVER),
+        to("other", &envoy.address("h1"), "spiffe://cluster.local/ns/default/sa/other"),
+    );
+    let files = [("ca.pem", &*authority.root), ("caller.pem", &*caller.certificate), ("caller.key", &*caller.key)];
+    let _proxy = Proxy::start(&config, &files);
+    let ask = async |host: &str, protocol: Protocol, path: &str, body: &str| {
+        let tcp = tokio::net::TcpStream::connect(&out).await.expect("the way out");
+        let mut connection = Connection::handshake(tcp, protocol).await.expect("a connection");
+        let grpc = path.starts_with("/echo.");
+        let request = http::Request::builder().method("POST").uri(format!("http://{host}{path}")).header("host", host);
+        let request =
+            if grpc { request.header("content-type", "application/grpc").header("te", "trailers") } else { request };
+        connection.ask(request.body(http_body_util::Full::from(body.to_owned())).expect("a request")).await
+    };
+    for (host, protocol) in [("h1.test", Protocol::Http1), ("h1.test", Protocol::H2), ("h2.test", Protocol::H2)] {
+        let answer = ask(host, protocol, "/a?b=c", "hello").await;
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "hello"), "{host} {protocol:?}");
+        let seen = answer.headers["seen-x-forwarded-client-cert"].to_str().expect("ASCII");
+        assert!(seen.contains(&format!("URI={CALLER}")), "Envoy saw another caller: {seen}");
+    }
+    let answer = ask("h2.test", Protocol::H2, "/echo.Echo/Unary", "\0\0\0\0\x02hi").await;
+    assert_eq!(&answer.body[..], b"\0\0\0\0\x02hi");
+    assert_eq!(answer.trailers.expect("gRPC ends in trailers")["grpc-status"], "0");
+    // The same Envoy, where another workload is expected.
+    let answer = ask("other.test", Protocol::Http1, "/", "secret").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.headers["x-outrider-refused-by"] == "outbound", "{:?}", answer.headers);
+}

@@ -34,7 +34,7 @@ impl Floor<'_> {
     fn question(&self, authorizers: &Authorizers, head: &Head) -> Question {
         let facts = self.caller.facts();
         let mut headers = self.caller.headers().clone();
-        for edit in forward::edits(self.busy(), head, authorizers.xfcc) {
+        for edit in forward::edits(self.busy(), head, authorizers.xfcc, &self.record.request_id) {
             match edit {
                 Edit::Remove(name) => drop(headers.remove(name)),
                 Edit::Set(name, value) => drop(headers.insert(name, value)),

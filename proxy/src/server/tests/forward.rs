@@ -88,6 +88,7 @@ fn is_a_request_carried_there_and_its_answer_back() {
         assert!(!lower.contains("lie"), "what a caller says of itself is worth nothing: {heard}");
         assert!(lower.contains("x-forwarded-for: 9.9.9.9,127.0.0.1\r\n"), "{heard}");
         assert!(lower.contains("x-forwarded-proto: http\r\n"), "{heard}");
+        assert!(lower.contains(&format!("x-request-id: mine-{round}\r\n")), "{heard}");
     }
     let line = sidecar.line(|line| line["request_id"] == "mine-1");
     assert_eq!((line["status"].as_u64(), line["label"].as_str()), (Some(200), Some("ok")));
