@@ -248,12 +248,11 @@ impl Acceptor {
         let (bye, told) = watch::channel(false);
         let oldest = self.oldest(&facts);
         let grace = self.limits.connection_age_grace;
-        let mut over = None;
-        let halted = stop.clone();
+        let (mut over, mut halted) = (None, false);
         let serving = async {
             match facts.h2 {
                 true => drop(app.process_new(Box::new(connection), &told).await),
-                false => keep_alive::serve(Box::new(connection), &app, &told, halted).await,
+                false => keep_alive::serve(Box::new(connection), &app, &told).await,
             }
         };
         tokio::pin!(serving);
@@ -262,7 +261,14 @@ impl Acceptor {
             tokio::select! {
                 () = &mut serving => break,
                 () = facts.overdue(self.limits.header_timeout) => return self.failed(facts.peer.address, "head_timeout"),
-                true = told_to(&mut stop), if !told_already => drop(bye.send_replace(true)),
+                true = told_to(&mut stop), if !halted => {
+                    halted = true;
+                    bye.send_replace(true);
+                    // An idle connection would only be told in the answer to its next request.
+                    if facts.is_idle() {
+                        return;
+                    }
+                }
                 () = until(oldest), if !told_already => {
                     over = grace.map(|grace| Instant::now() + grace);
                     bye.send_replace(true);

@@ -66,8 +66,8 @@ impl Connection {
             Bytes::Tls(tls) => {
                 let looked_at = &mut self.looked_at;
                 let read = std::future::poll_fn(|cx| {
-                    let mut space = [0; 4096];
-                    let mut buffer = ReadBuf::new(&mut space);
+                    let mut space = [std::mem::MaybeUninit::uninit(); 4096];
+                    let mut buffer = ReadBuf::uninit(&mut space);
                     std::task::ready!(Pin::new(tls.as_mut()).poll_read(cx, &mut buffer))?;
                     looked_at.extend_from_slice(buffer.filled());
                     Poll::Ready(Ok::<_, io::Error>(!looked_at.is_empty()))

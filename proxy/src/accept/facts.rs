@@ -114,6 +114,12 @@ impl Facts {
         }
     }
 
+    /// Whether an http/1 connection is between two requests.
+    pub fn is_idle(&self) -> bool {
+        let awaits = self.awaits_head_since.load(Ordering::Relaxed) != BUSY;
+        !self.h2 && awaits && self.head_bytes.load(Ordering::Relaxed) == 0
+    }
+
     /// A request begins that has so many bytes, head and body; `None` if only its end will tell.
     pub fn requests(&self, bytes: Option<u64>) {
         let before = self.requested.load(Ordering::Relaxed);

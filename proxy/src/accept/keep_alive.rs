@@ -13,21 +13,13 @@ const KEEP_ALIVE_SECONDS: u64 = 60;
 /// Serves until the connection ends or is not to be used again.
 ///
 /// `told` to go, it takes one request more, and says so in its answer: the caller may be sending that request at this very
-/// moment, and a closed door would lose it. Only when the server is `halted` an idle connection is closed at once.
-pub async fn serve<A: HttpServerApp>(
-    mut connection: Box<Connection>,
-    app: &Arc<A>,
-    told: &watch::Receiver<bool>,
-    mut halted: watch::Receiver<bool>,
-) {
+/// moment, and a closed door would lose it.
+pub async fn serve<A: HttpServerApp>(mut connection: Box<Connection>, app: &Arc<A>, told: &watch::Receiver<bool>) {
     let mut settings = None;
     loop {
         // Bytes of a request that was sent too early may already be in pingora's hands: then nothing may be waited for.
-        if connection.facts().is_even() {
-            tokio::select! {
-                arrived = connection.arrival() => if !matches!(arrived, Ok(true)) { return },
-                _ = halted.wait_for(|halted| *halted) => return,
-            }
+        if connection.facts().is_even() && !matches!(connection.arrival().await, Ok(true)) {
+            return;
         }
         let mut session = ServerSession::new_http1(connection);
         match settings.take() {
