@@ -30,8 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Times a request is given to a worker before it is given up: twice it may meet one that dies.
-const TRIES: u32 = 3;
+/// Times a request is given to a worker, or a connection to a foreign server is tried, before it is given up: twice it may
+/// meet one that dies.
+pub const TRIES: u32 = 3;
 /// Before asking a worker again that says it is loading or draining.
 const PAUSE: Duration = Duration::from_millis(50);
 

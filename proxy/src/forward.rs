@@ -10,7 +10,7 @@ use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::explain;
+use crate::exchange::{TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
@@ -26,8 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Times a connection is tried before the request is given up, as [`crate::exchange`] has it for a worker.
-const TRIES: u32 = 3;
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
