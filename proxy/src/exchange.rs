@@ -140,7 +140,7 @@ impl Exchange {
         // Route first, because even a refusal is spoken in the caller's dialect.
         let call = self.receive(floor)?;
         let routed = self.route(call, floor)?;
-        let identified = self.identify(routed, floor)?;
+        let identified = self.identify(routed, floor).await?;
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
         let permitted = self.authorize(identified, floor).await?;
@@ -177,9 +177,9 @@ impl Exchange {
         Ok(Routed { head, asked })
     }
 
-    fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
+    async fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
         let now_unix = floor.record.unix_seconds();
-        let known = self.authenticator.identify(&routed.head, floor.peer(), now_unix);
+        let known = self.authenticator.identify(floor.request(&routed.head)).await;
         let open = routed.asked.is_some_and(|(_, operation)| operation.open);
         let identity = match known {
             Ok(identity) => Some(identity),

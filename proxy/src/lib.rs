@@ -18,6 +18,7 @@ pub mod downstream;
 pub mod error;
 pub mod exchange;
 pub mod ext_authz;
+pub mod fetch;
 pub mod files;
 pub mod forward;
 pub mod kube;

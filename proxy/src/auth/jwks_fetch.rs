@@ -4,27 +4,17 @@
 //! key: until a first set is there, there is none. Every fetch is bounded in time and bytes; no redirect is followed.
 
 use super::jwks::KeySet;
-use crate::files::read_bounded;
+use crate::fetch::{Client, FetchError, Trust};
 use crate::policy::KeySource;
-use crate::tls::provider;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 /// As istiod does.
 const REFRESH: Duration = Duration::from_secs(20 * 60);
@@ -35,31 +25,14 @@ const FIRST_RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 /// A token with an unknown key id asks for a look before its time, but not more often than so.
 const HURRY: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 1 << 20;
-const ROOTS_BYTES_MAX: u64 = 8 << 20;
-/// Where distributions keep the authorities of the public web.
-const SYSTEM_ROOTS: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+/// Longer than any source's own timeout.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// Why there are no new keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    #[error("{0} is no address; write https://host[:port]/path")]
-    Address(String),
-    #[error("no authority to verify the server with: {0}")]
-    Roots(String),
-    #[error("no answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("cannot connect to {0}")]
-    Connect(String),
-    #[error("the TLS handshake failed: {0}")]
-    Tls(String),
-    #[error("HTTP failed: {0}")]
-    Http(String),
+pub enum KeysError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("answered {0}; 200 is needed")]
     Status(u16),
     #[error("the answer is {0}")]
@@ -70,8 +43,7 @@ pub enum FetchError {
 
 /// All sources of keys that anybody wants.
 pub struct RemoteKeys {
-    /// A PEM file to verify servers with; `None`: the system's.
-    authorities: Option<PathBuf>,
+    client: Client,
     sets: Mutex<BTreeMap<KeySource, Arc<Remote>>>,
     wanted: Notify,
 }
@@ -84,7 +56,7 @@ pub struct Remote {
     hurry: Notify,
     fetches: AtomicU64,
     failures: AtomicU64,
-    last_error: Mutex<Option<FetchError>>,
+    last_error: Mutex<Option<KeysError>>,
 }
 
 /// How it goes with one source, for admin and metrics.
@@ -95,7 +67,7 @@ pub struct RemoteStatus {
     pub fetches: u64,
     pub failures: u64,
     /// Why the last fetch failed; `None` if it did not.
-    pub last_error: Option<FetchError>,
+    pub last_error: Option<KeysError>,
 }
 
 impl Remote {
@@ -122,10 +94,10 @@ impl Remote {
     }
 
     /// One fetch, and how long to wait for the next.
-    async fn refresh(&self, authorities: Option<&Path>, failures: u32) -> (Duration, u32) {
+    async fn refresh(&self, client: &Client, failures: u32) -> (Duration, u32) {
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        let fetched = tokio::time::timeout(self.timeout, fetch(&self.source, authorities)).await;
-        let error = match fetched.unwrap_or(Err(FetchError::Timeout(self.timeout))) {
+        let fetched = tokio::time::timeout(self.timeout, fetch(&self.source, client)).await;
+        let error = match fetched.unwrap_or(Err(FetchError::Timeout(self.timeout).into())) {
             Ok(keys) => {
                 self.keys.store(Some(Arc::new(keys)));
                 *lock(&self.last_error) = None;
@@ -153,8 +125,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RemoteKeys {
+    /// Key servers are verified with the authorities of a PEM file; `None`: the system's.
     pub fn new(authorities: Option<PathBuf>) -> RemoteKeys {
-        RemoteKeys { authorities, sets: Mutex::default(), wanted: Notify::new() }
+        let client = Client::new(Trust { authorities, identity: None });
+        RemoteKeys { client, sets: Mutex::default(), wanted: Notify::new() }
     }
 
     /// The keys of a source, the same for all who want it. Fetched while [`RemoteKeys::run`] runs; forgotten when
@@ -197,7 +171,7 @@ impl RemoteKeys {
         let mut failures = 0;
         loop {
             let pause;
-            (pause, failures) = remote.refresh(self.authorities.as_deref(), failures).await;
+            (pause, failures) = remote.refresh(&self.client, failures).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = async {
@@ -226,17 +200,17 @@ impl RemoteKeys {
     }
 }
 
-async fn fetch(source: &KeySource, authorities: Option<&Path>) -> Result<KeySet, FetchError> {
+async fn fetch(source: &KeySource, client: &Client) -> Result<KeySet, KeysError> {
     let bytes = match source {
         KeySource::Inline(text) => Bytes::copy_from_slice(text.as_bytes()),
-        KeySource::Uri(uri) => get(uri, authorities).await?,
+        KeySource::Uri(uri) => get(client, uri).await?,
         KeySource::Discovery(issuer) => {
             let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-            let uri = discovered(issuer, &get(&address, authorities).await?)?;
-            get(&uri, authorities).await?
+            let uri = discovered(issuer, &get(client, &address).await?)?;
+            get(client, &uri).await?
         }
     };
-    let (keys, skipped) = KeySet::parse(&bytes).map_err(FetchError::Keys)?;
+    let (keys, skipped) = KeySet::parse(&bytes).map_err(KeysError::Keys)?;
     for reason in skipped {
         tracing::debug!(?source, %reason, "key not used");
     }
@@ -244,8 +218,8 @@ async fn fetch(source: &KeySource, authorities: Option<&Path>) -> Result<KeySet,
 }
 
 /// OpenID Connect Discovery 1.0, section 4.3: the issuer in the answer must be the one that was asked.
-fn discovered(issuer: &str, answer: &[u8]) -> Result<String, FetchError> {
-    let bad = |words: &str| FetchError::Discovery(words.into());
+fn discovered(issuer: &str, answer: &[u8]) -> Result<String, KeysError> {
+    let bad = |words: &str| KeysError::Discovery(words.into());
     let answer: serde_json::Value = serde_json::from_slice(answer).map_err(|_| bad("is not JSON"))?;
     if answer["issuer"].as_str() != Some(issuer) {
         return Err(bad("is another issuer's"));
@@ -257,66 +231,14 @@ fn discovered(issuer: &str, answer: &[u8]) -> Result<String, FetchError> {
     Ok(uri.to_owned())
 }
 
-async fn get(address: &str, authorities: Option<&Path>) -> Result<Bytes, FetchError> {
-    let bad = || FetchError::Address(address.into());
-    let uri: Uri = address.parse().map_err(|_| bad())?;
-    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return Err(bad()) };
-    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let name = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((name, port)).await.map_err(|e| FetchError::Connect(format!("{host}:{port}: {e}")))?;
-    match scheme {
-        "http" => exchange(tcp, &uri).await,
-        "https" => {
-            let config = client_config(authorities)?;
-            let name = ServerName::try_from(name.to_owned()).map_err(|_| bad())?;
-            let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-            exchange(tls.map_err(|error| FetchError::Tls(error.to_string()))?, &uri).await
-        }
-        _ => Err(bad()),
+async fn get(client: &Client, address: &str) -> Result<Bytes, KeysError> {
+    let request = http::Request::get(address).header(http::header::ACCEPT, "application/json").body(Bytes::new());
+    let request = request.map_err(|_| FetchError::Address(address.into()))?;
+    let answer = client.send(request, TIMEOUT_MAX, BODY_BYTES_MAX).await?;
+    match answer.status() {
+        http::StatusCode::OK => Ok(answer.into_body()),
+        other => Err(KeysError::Status(other.as_u16())),
     }
-}
-
-/// Read anew each time: authorities rotate too, and this is once in twenty minutes.
-fn client_config(authorities: Option<&Path>) -> Result<ClientConfig, FetchError> {
-    let found = authorities.or_else(|| SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists()));
-    let path = found.ok_or_else(|| FetchError::Roots("this system has no bundle; name a file".into()))?;
-    let bad = |words: String| FetchError::Roots(format!("{}: {words}", path.display()));
-    let bytes = read_bounded(path, ROOTS_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok));
-    if added == 0 {
-        return Err(bad("holds no certificate in PEM".into()));
-    }
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let builder = builder.expect("ring speaks TLS 1.2 and 1.3");
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// One question and its answer on a connection of its own.
-async fn exchange<S>(stream: S, uri: &Uri) -> Result<Bytes, FetchError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let failed = |error: hyper::Error| FetchError::Http(error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    // Names and passwords of an address never leave for a header.
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = http::Request::get(path)
-        .header(http::header::HOST, host)
-        .header(http::header::ACCEPT, "application/json")
-        .header(http::header::USER_AGENT, "outrider")
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| FetchError::Http(error.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(failed)?;
-    if answer.status() != http::StatusCode::OK {
-        return Err(FetchError::Status(answer.status().as_u16()));
-    }
-    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
-    Ok(body.map_err(|error| FetchError::Http(error.to_string()))?.to_bytes())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Who asks, and may they: `identify` turns a head and a peer into an [`Identity`], `authorize` lets it pass.
 //!
-//! Knows no dialect, reads no body, opens no socket, and takes the time as an argument. The only I/O is a look at a
-//! key set's modification time, at most every two seconds, by one request at a time.
+//! Knows no dialect, reads no body, and takes the time as an argument.
 
 mod cache;
 pub mod credential;
@@ -15,7 +14,9 @@ use crate::config;
 use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
+use credential::Location;
 use methods::{Method, Presented};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Why a credential was refused: the closed set of labels for logs and metrics. Callers are told none of it.
@@ -75,16 +76,29 @@ pub struct ConfigProblem {
     pub message: String,
 }
 
+/// A request as it is judged, before any body is read.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub head: &'a Head,
+    pub peer: &'a Peer,
+    /// `:authority` or `Host` as it came, port included.
+    pub host: &'a str,
+    /// Where the caller meant to go, before any redirect.
+    pub destination: SocketAddr,
+    pub now_unix: u64,
+}
+
 /// A caller whose name is known.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// `sub` of a JWT, the SPIFFE id of a peer, or `anonymous`.
+    /// `sub` of a JWT, the user name of a TokenReview, the SPIFFE id of a peer, or `anonymous`.
     pub subject: String,
     /// `iss` of a JWT, the trust domain of a peer, else empty.
     pub issuer: String,
     /// Which entry of [`METHODS`](methods::METHODS) knew the caller.
     pub method: &'static str,
-    /// All claims of a JWT, else an empty object.
+    /// What the method learned of the caller, as rules see it in `auth.identity`: the claims of a JWT, the status of a
+    /// TokenReview; an object.
     pub claims: Arc<serde_json::Value>,
     /// Of the connection, whichever method knew the caller.
     pub spiffe: Option<SpiffeId>,
@@ -132,14 +146,17 @@ impl Authenticator {
     /// Tries the methods in order; the first that knows the caller decides.
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
-    pub fn identify(&self, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
-        let presented = Presented { head, peer, now_unix };
-        let mut refused: Option<Reason> = None;
+    pub async fn identify(&self, request: Request<'_>) -> Result<Identity, Error> {
+        let (credential, mut refused) = match credential::take(request.head, &Location::Bearer) {
+            Ok(credential) => (credential, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let presented = Presented { request: &request, credential };
         for method in &self.methods {
             if method.takes_strangers() && refused.is_some() {
                 continue;
             }
-            match method.identify(&presented) {
+            match method.identify(&presented).await {
                 Ok(Some(identity)) => return Ok(identity),
                 Ok(None) => {}
                 // Of two methods' reasons the later check says more: "expired" beats "another issuer's".
@@ -150,17 +167,8 @@ impl Authenticator {
     }
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
-    pub fn knows_by_connection(&self, peer: &Peer, now_unix: u64) -> bool {
-        let head = Head {
-            method: http::Method::OPTIONS,
-            path: "/".into(),
-            query: None,
-            headers: http::HeaderMap::new(),
-            version: http::Version::HTTP_11,
-            request_id: String::new(),
-            arrived_unix_seconds: now_unix,
-        };
-        self.identify(&head, peer, now_unix).is_ok()
+    pub fn knows_by_connection(&self, peer: &Peer) -> bool {
+        self.methods.iter().any(|method| method.knows_by_connection(peer))
     }
 
     /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.

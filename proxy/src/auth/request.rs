@@ -7,13 +7,14 @@
 //! Stricter than Istio: a token must end (`exp`), two different tokens are refused and not the first of them taken, and
 //! while an issuer's keys were never fetched its tokens are refused with a reason of their own.
 
+use super::Reason;
 use super::cache::Cache;
+use super::credential::{CREDENTIAL_BYTES_MAX, Location, take};
 use super::jwks::KeySet;
 use super::jwks_fetch::{Remote, RemoteKeys};
 use super::methods::jwt::{Expected, LEEWAY_SECONDS, Verified, verify_for};
-use super::{Reason, credential};
 use crate::message::Head;
-use crate::policy::{JwtRule, KeySource, Location, Problem, RequestPrincipal};
+use crate::policy::{JwtRule, KeySource, Problem, RequestPrincipal};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
@@ -194,45 +195,13 @@ fn problem(rule: &JwtRule, message: &str) -> Problem {
     }
 }
 
-/// The token at a place, if there is exactly one.
-fn take<'a>(head: &'a Head, location: &Location) -> Result<Option<&'a str>, Reason> {
-    match location {
-        Location::Bearer => credential::bearer(&head.headers),
-        Location::Header(name, prefix) => {
-            let lines = head.headers.get_all(name).iter();
-            let tokens = lines.filter_map(|line| Some(line.to_str().ok()?.strip_prefix(prefix.as_str())?.trim()));
-            only(tokens)
-        }
-        Location::Parameter(name) => only(parameters(head).filter(|(key, _)| key == name).map(|(_, value)| value)),
-        Location::Cookie(name) => {
-            let lines = head.headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-            let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-            only(pairs.filter(|(key, _)| key == name).map(|(_, value)| value))
-        }
-    }
-}
-
-fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>, Reason> {
-    let Some(token) = tokens.next() else { return Ok(None) };
-    match (tokens.next(), token) {
-        (Some(_), _) => Err(Reason::Ambiguous),
-        (None, "") => Err(Reason::Malformed),
-        (None, token) => Ok(Some(token)),
-    }
-}
-
-fn parameters(head: &Head) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = head.query.as_deref().unwrap_or_default().split('&');
-    pairs.filter_map(|pair| pair.split_once('='))
-}
-
 /// Only to know which rule to ask: nothing is believed yet.
 fn unverified_issuer(token: &str) -> Result<String, Reason> {
     #[derive(serde::Deserialize)]
     struct Claims {
         iss: String,
     }
-    if token.len() > credential::CREDENTIAL_BYTES_MAX {
+    if token.len() > CREDENTIAL_BYTES_MAX {
         return Err(Reason::Malformed);
     }
     let payload = token.split('.').nth(1).ok_or(Reason::Malformed)?;

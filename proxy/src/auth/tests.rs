@@ -7,6 +7,7 @@ use crate::files::write_private;
 use crate::message::Head;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -81,6 +82,12 @@ fn es256(issuer: &Issuer, claims: &Value) -> String {
     token(issuer, &header, claims.to_string().as_bytes())
 }
 
+/// None of the methods here waits for anything.
+fn identified(authenticator: &Authenticator, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
+    let request = Request { head, peer, host: "model.test", destination: "10.0.0.1:8443".parse().unwrap(), now_unix };
+    authenticator.identify(request).now_or_never().expect("nothing to wait for")
+}
+
 fn label(result: Result<Identity, Error>) -> &'static str {
     match result {
         Ok(_) => "accepted",
@@ -92,7 +99,7 @@ fn label(result: Result<Identity, Error>) -> &'static str {
 
 impl Setting {
     fn ask(&self, token: &str, now_unix: u64) -> &'static str {
-        label(self.authenticator.identify(&head(&[&format!("Bearer {token}")]), &peer(), now_unix))
+        label(identified(&self.authenticator, &head(&[&format!("Bearer {token}")]), &peer(), now_unix))
     }
 }
 
@@ -101,7 +108,7 @@ fn who_is_a_good_token() {
     let setting = setting(&[]);
     let token = es256(&setting.issuer, &claims());
     for _ in 0..2 {
-        let identity = setting.authenticator.identify(&head(&[&format!("bearer {token}")]), &peer(), NOW).unwrap();
+        let identity = identified(&setting.authenticator, &head(&[&format!("bearer {token}")]), &peer(), NOW).unwrap();
         assert_eq!((identity.subject.as_str(), identity.issuer.as_str(), identity.method), ("ada", ISSUER, "jwt"));
         assert_eq!(identity.claims["role"], "reader");
         assert_eq!(identity.expires_at_unix, Some(NOW + 60 + methods::jwt::LEEWAY_SECONDS));
@@ -282,27 +289,27 @@ fn is_a_changed_key_set_noticed_and_a_broken_one_not() {
 #[test]
 fn who_enters_by_which_method() {
     let strict = setting(&[]);
-    assert_eq!(label(strict.authenticator.identify(&head(&[]), &peer(), NOW)), "missing");
-    assert_eq!(label(strict.authenticator.identify(&head(&["Basic YTpi"]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&strict.authenticator, &head(&[]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&strict.authenticator, &head(&["Basic YTpi"]), &peer(), NOW)), "missing");
     let good = format!("Bearer {}", es256(&strict.issuer, &claims()));
-    assert_eq!(label(strict.authenticator.identify(&head(&[&good, &good]), &peer(), NOW)), "ambiguous");
+    assert_eq!(label(identified(&strict.authenticator, &head(&[&good, &good]), &peer(), NOW)), "ambiguous");
 
     let open = setting(&[Config::Anonymous]);
-    let nobody = open.authenticator.identify(&head(&[]), &peer(), NOW).unwrap();
+    let nobody = identified(&open.authenticator, &head(&[]), &peer(), NOW).unwrap();
     assert_eq!((nobody.subject.as_str(), nobody.method), ("anonymous", "anonymous"));
     assert_eq!(open.ask("garbage", NOW), "malformed", "a bad credential is not forgiven");
 
     let free = Authenticator::from_config(&[Config::Anonymous]).unwrap();
-    assert_eq!(label(free.identify(&head(&["Bearer sk-nothing"]), &peer(), NOW)), "accepted");
+    assert_eq!(label(identified(&free, &head(&["Bearer sk-nothing"]), &peer(), NOW)), "accepted");
 
     let id = SpiffeId::parse("spiffe://td/ns/default/sa/client").unwrap();
     let tls = Peer { spiffe: Some(id.clone()), tls: true, ..peer() };
     let mesh = setting(&[Config::Mtls]);
-    let workload = mesh.authenticator.identify(&head(&[]), &tls, NOW).unwrap();
+    let workload = identified(&mesh.authenticator, &head(&[]), &tls, NOW).unwrap();
     assert_eq!((workload.subject.as_str(), workload.issuer.as_str(), workload.method), (id.as_str(), "td", "mtls"));
-    assert_eq!(label(mesh.authenticator.identify(&head(&[]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&mesh.authenticator, &head(&[]), &peer(), NOW)), "missing");
     let both = format!("Bearer {}", es256(&mesh.issuer, &claims()));
-    let both = mesh.authenticator.identify(&head(&[&both]), &tls, NOW).unwrap();
+    let both = identified(&mesh.authenticator, &head(&[&both]), &tls, NOW).unwrap();
     assert_eq!((both.method, both.spiffe), ("jwt", Some(id)));
 }
 
@@ -333,7 +340,7 @@ fn are_the_issuers_own_tokens_accepted() {
         ttl_seconds: 60,
         claims: extra,
     });
-    let identity = setting.authenticator.identify(&head(&[&format!("Bearer {token}")]), &peer(), NOW).unwrap();
+    let identity = identified(&setting.authenticator, &head(&[&format!("Bearer {token}")]), &peer(), NOW).unwrap();
     assert_eq!((identity.subject.as_str(), &identity.claims["team"]), ("ada", &json!("blue")));
     assert!(Issuer::parse("garbage").is_err());
 }
@@ -344,7 +351,7 @@ proptest! {
         thread_local!(static SETTING: Setting = setting(&[]));
         let encoded: Vec<String> = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
         SETTING.with(|setting| {
-            let _ = setting.authenticator.identify(&head(&[&text]), &peer(), NOW);
+            let _ = identified(&setting.authenticator, &head(&[&text]), &peer(), NOW);
             prop_assert_ne!(setting.ask(&encoded.join("."), NOW), "accepted");
             Ok(())
         })?;

@@ -3,8 +3,8 @@
 mod consult;
 
 use crate::accept::Busy;
-use crate::auth::Identity;
 use crate::auth::methods::anonymous;
+use crate::auth::{self, Identity};
 use crate::config::Forward;
 use crate::dialects::{Answer, Dialect, Event};
 use crate::downstream::{Downstream, is_grpc, neutral_refusal};
@@ -13,7 +13,6 @@ use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
 use crate::policy::{Attributes, Policies, RequestPrincipal};
 use crate::record::{Journal, Record, draw_id, unix_now};
-use crate::tls::Peer;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
@@ -62,8 +61,16 @@ impl<'a> Floor<'a> {
         self.sane.take().map_or(Ok(head), Err)
     }
 
-    pub fn peer(&self) -> &Peer {
-        &self.caller.facts().peer
+    /// As methods and rules see it.
+    pub fn request<'h>(&'h self, head: &'h Head) -> auth::Request<'h> {
+        let facts = self.caller.facts();
+        auth::Request {
+            head,
+            peer: &facts.peer,
+            host: self.caller.authority(),
+            destination: facts.target.address,
+            now_unix: self.record.unix_seconds(),
+        }
     }
 
     pub fn busy(&self) -> &Busy {

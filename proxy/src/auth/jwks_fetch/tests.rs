@@ -2,10 +2,17 @@
 
 use super::*;
 use crate::auth::issuer::Issuer;
+use crate::tls::provider;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::path::Path;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+fn client(authorities: Option<&Path>) -> Client {
+    Client::new(Trust { authorities: authorities.map(Path::to_path_buf), identity: None })
+}
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -33,9 +40,9 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn fetched(answers: Vec<String>, path: &str) -> Result<KeySet, FetchError> {
+async fn fetched(answers: Vec<String>, path: &str) -> Result<KeySet, KeysError> {
     let (address, _server) = serve(answers).await;
-    fetch(&KeySource::Uri(format!("{address}{path}")), None).await
+    fetch(&KeySource::Uri(format!("{address}{path}")), &client(None)).await
 }
 
 #[tokio::test]
@@ -45,15 +52,15 @@ async fn which_answers_are_keys() {
     let chunked =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{keys}\r\n0\r\n\r\n", keys.len());
     assert!(fetched(vec![chunked], "/keys").await.is_ok());
-    assert_eq!(fetched(vec![http("404 Not Found", &keys)], "/").await.err(), Some(FetchError::Status(404)));
-    assert_eq!(fetched(vec![http("302 Found", "")], "/").await.err(), Some(FetchError::Status(302)));
-    assert!(matches!(fetched(vec![http("200 OK", "<html>")], "/").await, Err(FetchError::Keys(_))));
-    assert!(matches!(fetched(vec!["garbage\r\n\r\n".into()], "/").await, Err(FetchError::Http(_))));
+    assert_eq!(fetched(vec![http("404 Not Found", &keys)], "/").await.err(), Some(KeysError::Status(404)));
+    assert_eq!(fetched(vec![http("302 Found", "")], "/").await.err(), Some(KeysError::Status(302)));
+    assert!(matches!(fetched(vec![http("200 OK", "<html>")], "/").await, Err(KeysError::Keys(_))));
+    assert!(matches!(fetched(vec!["garbage\r\n\r\n".into()], "/").await, Err(KeysError::Fetch(FetchError::Http(_)))));
     let huge = http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1));
-    assert!(matches!(fetched(vec![huge], "/").await, Err(FetchError::Http(_))));
+    assert!(matches!(fetched(vec![huge], "/").await, Err(KeysError::Fetch(FetchError::TooLarge(_)))));
     for bad in ["/keys", "ftp://127.0.0.1:1/keys", "http://", "http://a b/"] {
-        let error = fetch(&KeySource::Uri(bad.into()), None).await.err().unwrap();
-        assert!(matches!(error, FetchError::Address(_) | FetchError::Connect(_)), "{bad}: {error}");
+        let error = fetch(&KeySource::Uri(bad.into()), &client(None)).await.err().unwrap();
+        assert!(matches!(error, KeysError::Fetch(FetchError::Address(_) | FetchError::Connect(_))), "{bad}: {error}");
     }
 }
 
@@ -69,7 +76,7 @@ async fn is_an_openid_configuration_followed() {
             answer(stream, &http("200 OK", &body)).await;
         }
     });
-    assert!(fetch(&KeySource::Discovery(issuer), None).await.is_ok());
+    assert!(fetch(&KeySource::Discovery(issuer), &client(None)).await.is_ok());
     server.await.unwrap();
     let cases = [
         (r#"{"issuer": "https://b", "jwks_uri": "https://a/k"}"#, "another issuer"),
@@ -112,10 +119,13 @@ async fn whose_tls_is_believed() {
         }
     }));
     let source = KeySource::Uri(format!("https://127.0.0.1:{port}/keys"));
-    let result = fetch(&source, Some(&authority)).await;
+    let result = fetch(&source, &client(Some(&authority))).await;
     assert!(result.is_ok(), "{:?}", result.err());
-    assert!(matches!(fetch(&source, Some(&other)).await, Err(FetchError::Tls(_))));
-    assert!(matches!(fetch(&source, Some(&folder.path().join("none"))).await, Err(FetchError::Roots(_))));
+    assert!(matches!(fetch(&source, &client(Some(&other))).await, Err(KeysError::Fetch(FetchError::Tls(_)))));
+    assert!(matches!(
+        fetch(&source, &client(Some(&folder.path().join("none")))).await,
+        Err(KeysError::Fetch(FetchError::Trust(_)))
+    ));
 }
 
 #[tokio::test]
@@ -148,11 +158,11 @@ async fn are_the_last_good_keys_kept() {
     let keys = Issuer::generate().jwks();
     let (address, _server) = serve(vec![http("200 OK", &keys), http("200 OK", "{}")]).await;
     let remote = RemoteKeys::new(None).want(&KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
-    assert_eq!(remote.refresh(None, 0).await, (REFRESH, 0));
+    assert_eq!(remote.refresh(&client(None), 0).await, (REFRESH, 0));
     let first = remote.keys().unwrap();
-    assert_eq!(remote.refresh(None, 0).await, (STALE_RETRY[0], 1));
+    assert_eq!(remote.refresh(&client(None), 0).await, (STALE_RETRY[0], 1));
     assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()));
-    assert!(matches!(*lock(&remote.last_error), Some(FetchError::Keys(_))));
+    assert!(matches!(*lock(&remote.last_error), Some(KeysError::Keys(_))));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //! The key decides the algorithm, never the token. Never follows `jku`, `jwk`, `x5u` or `x5c`: a token does not get
 //! to say who signed it. Never reads a clock.
 
-use super::{Method, Presented};
-use crate::auth::credential::{self, CREDENTIAL_BYTES_MAX};
+use super::{Known, Method, Presented};
+use crate::auth::credential::CREDENTIAL_BYTES_MAX;
 use crate::auth::jwks::{JwksFile, KeySet};
-use crate::auth::{ConfigProblem, Identity, Reason};
+use crate::auth::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::ready;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -39,28 +40,33 @@ pub fn open(config: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
 }
 
 impl Method for Jwt {
-    fn identify(&self, presented: &Presented<'_>) -> Result<Option<Identity>, Reason> {
-        let Some(token) = credential::bearer(&presented.head.headers)? else { return Ok(None) };
-        let snapshot = self.keys.current(presented.now_unix);
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Known<'a> {
+        Box::pin(ready(presented.credential.map(|token| self.known(token, presented.request)).transpose()))
+    }
+}
+
+impl Jwt {
+    fn known(&self, token: &str, request: &Request<'_>) -> Result<Identity, Reason> {
+        let snapshot = self.keys.current(request.now_unix);
         let verified = match snapshot.cache.get(token) {
             Some(verified) => {
-                verified.check_time(presented.now_unix)?;
+                verified.check_time(request.now_unix)?;
                 verified
             }
             None => {
-                let verified = Arc::new(verify(token, &snapshot.keys, &self.config, presented.now_unix)?);
+                let verified = Arc::new(verify(token, &snapshot.keys, &self.config, request.now_unix)?);
                 snapshot.cache.put(token, verified.clone());
                 verified
             }
         };
-        Ok(Some(Identity {
+        Ok(Identity {
             subject: verified.subject.clone(),
             issuer: self.config.issuer.clone(),
             method: NAME,
             claims: verified.claims.clone(),
-            spiffe: presented.peer.spiffe.clone(),
+            spiffe: request.peer.spiffe.clone(),
             expires_at_unix: Some(verified.expires_unix.saturating_add(LEEWAY_SECONDS)),
-        }))
+        })
     }
 }
 

@@ -4,24 +4,31 @@ pub mod anonymous;
 pub mod jwt;
 mod mtls;
 
-use super::{ConfigProblem, Identity, Reason};
+use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
-use crate::message::Head;
 use crate::tls::identity::Peer;
+use futures_util::future::BoxFuture;
 
 /// What a caller has to show, before any body is read.
 pub struct Presented<'a> {
-    pub head: &'a Head,
-    pub peer: &'a Peer,
-    pub now_unix: u64,
+    pub request: &'a Request<'a>,
+    /// From the place where this method's credentials are looked for; `None` if nothing is there.
+    pub credential: Option<&'a str>,
 }
 
+/// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
+pub type Known<'a> = BoxFuture<'a, Result<Option<Identity>, Reason>>;
+
 pub trait Method: Send + Sync {
-    /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
-    fn identify(&self, presented: &Presented<'_>) -> Result<Option<Identity>, Reason>;
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Known<'a>;
 
     /// Whether it lets in callers who show nothing.
     fn takes_strangers(&self) -> bool {
+        false
+    }
+
+    /// Whether the connection alone tells it who calls.
+    fn knows_by_connection(&self, _peer: &Peer) -> bool {
         false
     }
 }
