@@ -67,7 +67,7 @@ pub enum Error {
     #[error("the server is draining")]
     Draining,
     /// The caller has had what it may have for now.
-    #[error("the limit `{}` of {} is reached", .quota.name, .quota.words())]
+    #[error("the limit `{}`{} is reached", .quota.name, .quota.words())]
     RateLimited { quota: Box<Quota> },
     /// Whoever counts could not be asked, and must be.
     #[error("the rate limit service could not be asked: {reason}")]
@@ -142,8 +142,11 @@ pub struct Quota {
 
 impl Quota {
     fn words(&self) -> String {
+        if self.window.is_zero() {
+            return String::new();
+        }
         let what = if self.tokens { "tokens" } else { "requests" };
-        format!("{} {what} in {} s", self.limit, self.window.as_secs_f64())
+        format!(" of {} {what} in {} s", self.limit, self.window.as_secs_f64())
     }
 }
 
@@ -242,7 +245,7 @@ impl Error {
             Error::LimiterSilent { .. } => "the limits of this caller are unknown at the moment".into(),
             Error::RateLimited { quota } => {
                 let seconds = quota.retry_after.as_secs_f64().ceil().max(1.0);
-                format!("the limit `{}` of {} is reached; try again in {seconds} s", quota.name, quota.words())
+                format!("the limit `{}`{} is reached; try again in {seconds} s", quota.name, quota.words())
             }
             Error::Forbidden { .. } => "this caller is not allowed to do this".into(),
             Error::Denied { refusal, .. } => {

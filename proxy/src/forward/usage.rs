@@ -321,13 +321,20 @@ mod tests {
 
     #[test]
     fn how_many_tokens_has_a_whole_answer() {
-        let usage = |usage: &str| format!(r#"{{"id":"a","choices":[{{"message":{{"content":"hi \" there"}}}}],{usage}}}"#);
+        let usage =
+            |usage: &str| format!(r#"{{"id":"a","choices":[{{"message":{{"content":"hi \" there"}}}}],{usage}}}"#);
         for (text, prompt, completion) in [
             (usage(r#""usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46}"#), Some(12), 34),
             (usage(r#""usage": { "prompt_tokens" : 12 , "total_tokens" : 46 }"#), Some(12), 34),
             (usage(r#""usage":{"completion_tokens":34,"total_tokens":46}"#), Some(12), 34),
             (usage(r#""usage":{"prompt_tokens":8,"total_tokens":8}"#), Some(8), 0),
-            (usage(r#""usage":{"prompt_tokens":1,"completion_tokens_details":{"prompt_tokens":9},"completion_tokens":2}"#), Some(1), 2),
+            (
+                usage(
+                    r#""usage":{"prompt_tokens":1,"completion_tokens_details":{"prompt_tokens":9},"completion_tokens":2}"#,
+                ),
+                Some(1),
+                2,
+            ),
             (usage(r#""usage":{"input_tokens":3,"output_tokens":4}"#), Some(3), 4),
             // Ten bytes of text, and no count that means anything.
             (usage(r#""usage":null"#), None, 3),
@@ -344,10 +351,12 @@ mod tests {
 
     #[test]
     fn how_many_tokens_has_a_stream_by_now() {
-        let delta = |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+        let delta =
+            |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
         let role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
         let last = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n";
-        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"total_tokens\":29,\"completion_tokens\":20}}\n\n";
+        let usage =
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"total_tokens\":29,\"completion_tokens\":20}}\n\n";
         let mut reader = Reader::of("text/event-stream").unwrap();
         for (event, prompt, completion) in [
             (role, None, 0),

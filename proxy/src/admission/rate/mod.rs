@@ -17,7 +17,7 @@ use crate::config::rate_limits::{RateLimit, RateLimits, Unit};
 use crate::error::Quota;
 use bucket::Rate;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tab::{Entry, State};
 use table::Table;
@@ -179,13 +179,14 @@ impl Rates {
     }
 
     /// The answer is over: an estimate that nobody ever confirmed is given back, unless something was generated for it.
-    /// Gives what each limit of tokens was charged in the end; the tab is empty afterwards.
-    pub fn settle(&self, tab: &mut Tab, flow: Flow, now: Duration) -> Vec<(&RateLimit, u64)> {
+    /// Gives the places of the limits it fell under, and the tokens that each was charged; the tab is empty afterwards.
+    pub fn settle(&self, tab: &mut Tab, flow: Flow, now: Duration) -> Vec<(usize, u64)> {
         self.flow(tab, flow.ended(), now);
         let entries = tab.entries.drain(..);
         let charged = entries.filter_map(|entry| match entry.state {
-            State::Running { charged, .. } => Some((&self.limits[entry.limit].config, charged)),
-            _ => None,
+            State::Running { charged, .. } => Some((entry.limit, charged)),
+            State::Taken => Some((entry.limit, 0)),
+            State::Waiting => None,
         });
         charged.collect()
     }
@@ -211,11 +212,6 @@ impl Rates {
             reset: bucket.rest(now),
             retry_after: bucket.wait(1, now),
         }
-    }
-
-    /// Names, for metrics.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.limits.iter().map(|limit| &limit.config.name)
     }
 }
 
