@@ -3,6 +3,7 @@
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod failure;
 mod gauge;
 pub mod usage;
 
@@ -21,11 +22,12 @@ use crate::net::source_for;
 use crate::record::Record;
 use crate::tls::xfcc;
 use bytes::{Bytes, BytesMut};
+use failure::error_of;
 use gauge::Gauge;
 use http::header::{ACCEPT_ENCODING, COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use pingora_core::ErrorType;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -315,28 +317,6 @@ impl Handover {
             }
         }
         Some(parts)
-    }
-}
-
-fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
-    use ErrorType as E;
-    match (error.esource(), error.etype()) {
-        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
-            Error::invalid("the body's chunked encoding is broken")
-        }
-        (ErrorSource::Downstream, E::InvalidHTTPHeader) if !head_sent => {
-            Error::invalid("a header that says how the request is to be passed on makes no sense")
-        }
-        (ErrorSource::Downstream, _) => Error::CallerLeft,
-        (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
-            Error::WorkerGone
-        }
-        (_, E::SocketError) => Error::WorkerGone,
-        (_, E::ReadTimedout | E::WriteTimedout) => Error::UpstreamTimeout,
-        (_, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade) if !head_sent => {
-            Error::WorkerNonsense { reason: "it broke the protocol".into() }
-        }
-        _ => Error::WorkerLost,
     }
 }
 

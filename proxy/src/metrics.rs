@@ -240,8 +240,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let l = Ledger(Registry::new());
-        let asked = &["dialect", "operation"];
+        let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
         let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
