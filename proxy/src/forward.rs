@@ -307,6 +307,10 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
+        if self.gauge.spoke() {
+            // Clients that wait for the end before they believe an event see the one that says why.
+            return Some(vec![Part::End(None)]);
+        }
         if silent {
             return None;
         }

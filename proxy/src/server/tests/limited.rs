@@ -180,6 +180,7 @@ fn is_a_foreign_stream_cut_between_its_events() {
     assert!((5..30).contains(&words), "{words}: {answer}");
     let (_, end) = answer.rsplit_once("\"word\"}}]}\n\n").unwrap();
     assert!(end.starts_with("data: {\"error\":") && end.contains("rate_limit_exceeded"), "{answer}");
+    assert!(answer.ends_with("0\r\n\r\n"), "the stream has an end: {answer}");
     assert!(server.join().unwrap() < 1000, "the server behind was let go");
     let line = sidecar.labelled("rate_limited");
     assert_eq!(line["completion_tokens"].as_u64(), Some(words as u64), "{line}");
