@@ -84,7 +84,14 @@ fn es256(issuer: &Issuer, claims: &Value) -> String {
 
 /// None of the methods here waits for anything.
 fn identified(authenticator: &Authenticator, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
-    let request = Request { head, peer, host: "model.test", destination: "10.0.0.1:8443".parse().unwrap(), now_unix, extra: None };
+    let request = Request {
+        head,
+        peer,
+        host: "model.test",
+        destination: "10.0.0.1:8443".parse().unwrap(),
+        now_unix,
+        extra: None,
+    };
     let known = authenticator.identify(request).now_or_never().expect("nothing to wait for");
     known.map(|caller| caller.identity().clone()).map_err(|refusal| refusal.into_error())
 }

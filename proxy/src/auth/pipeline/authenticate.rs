@@ -46,10 +46,7 @@ enum Word {
 }
 
 impl Pipeline {
-    pub(super) async fn authenticate(
-        &self,
-        document: Document<'_>,
-    ) -> Result<Identified, Box<Refusal>> {
+    pub(super) async fn authenticate(&self, document: Document<'_>) -> Result<Identified, Box<Refusal>> {
         let mut audit = Audit::default();
         let mut refused: Option<Reason> = None;
         for group in self.authentication.groups() {
@@ -167,7 +164,9 @@ impl Pipeline {
     fn challenge(&self, refused: &mut Refused) {
         for one in self.authentication.all() {
             let text = format!("{} realm=\"{}\"", one.inner.challenge, one.name);
-            refused.headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer")));
+            refused
+                .headers
+                .append(WWW_AUTHENTICATE, HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer")));
         }
     }
 }
@@ -216,7 +215,9 @@ async fn ask(one: &One, document: &Document<'_>) -> Word {
 /// Adds properties to an identity that is an object.
 fn extend(identity: &mut Identity, one: &Authentication, root: &Value) -> Result<(), String> {
     let claims = Arc::make_mut(&mut identity.claims);
-    let Value::Object(claims) = claims else { return Err("the identity is no object that could have properties".into()) };
+    let Value::Object(claims) = claims else {
+        return Err("the identity is no object that could have properties".into());
+    };
     for (name, make) in &one.defaults {
         if !claims.contains_key(name) {
             claims.insert(name.clone(), make(root).map_err(|words| format!("{name}: {words}"))?);

@@ -130,7 +130,8 @@ impl Pipeline {
             Gate::Shut => return Ok(self.passed_over(&request, "none")),
             Gate::Fault(_) if self.leniency.toplevel_when_errors_allow => return Ok(self.passed_over(&request, "none")),
             Gate::Fault(words) => {
-                let error = Error::Forbidden { reason: format!("the condition of {} cannot be decided: {words}", self.name) };
+                let error =
+                    Error::Forbidden { reason: format!("the condition of {} cannot be decided: {words}", self.name) };
                 return Err(self.refuse(Refused::new(Fault::Unauthorized, &self.name, error), Audit::default(), None));
             }
         }
