@@ -49,6 +49,9 @@ pub enum Error {
     /// `reason` is for the log and the metric; the caller is told only that the credential is not accepted.
     #[error("the credential is not accepted: {reason}")]
     CredentialRefused { reason: &'static str },
+    /// Nobody could be asked whether the credential is good.
+    #[error("the credential cannot be checked now")]
+    AuthUnavailable,
     /// `reason` names the policy, for the log.
     #[error("not allowed: {reason}")]
     Forbidden { reason: String },
@@ -166,6 +169,7 @@ impl Error {
             CallerLeft => (499, grpc::CANCELLED, "caller_left", "request"),
             CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
             CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),
+            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             Forbidden { .. } => (403, grpc::PERMISSION_DENIED, "forbidden", "auth"),
             Denied { refusal, .. } => {
                 let status = refusal.status.as_u16();
@@ -190,7 +194,7 @@ impl Error {
             Error::QueueFull { retry_after, .. }
             | Error::QueueBytesFull { retry_after, .. }
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
-            Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
+            Error::AuthUnavailable | Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

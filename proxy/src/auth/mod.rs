@@ -7,6 +7,8 @@ pub mod credential;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
+pub mod jwt;
+mod keys;
 pub mod methods;
 pub mod request;
 
@@ -15,7 +17,7 @@ use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
 use credential::Location;
-use methods::{Method, Presented};
+use methods::{Method, Presented, Tools};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -38,8 +40,12 @@ pub enum Reason {
     Issuer,
     Audience,
     Subject,
+    /// A claim that must be there is not.
+    Claim,
     NotYetValid,
     Expired,
+    /// Nobody could be asked whether it is good. Last: the caller may be in the right, whatever another method says.
+    Unreachable,
 }
 
 impl Reason {
@@ -55,15 +61,20 @@ impl Reason {
             Reason::Issuer => "issuer",
             Reason::Audience => "audience",
             Reason::Subject => "subject",
+            Reason::Claim => "claim",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
+            Reason::Unreachable => "unreachable",
         }
     }
 }
 
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Error {
-        Error::CredentialRefused { reason: reason.label() }
+        match reason {
+            Reason::Unreachable => Error::AuthUnavailable,
+            reason => Error::CredentialRefused { reason: reason.label() },
+        }
     }
 }
 
@@ -120,7 +131,8 @@ impl Authorized {
 
 /// The configured methods, in order.
 pub struct Authenticator {
-    methods: Vec<Box<dyn Method>>,
+    methods: Vec<(Location, Box<dyn Method>)>,
+    tools: Tools,
 }
 
 impl Authenticator {
@@ -132,31 +144,46 @@ impl Authenticator {
                 message: "no method is listed, so nobody could enter; list `anonymous: {}` to let everybody in".into(),
             });
         }
+        let tools = Tools::new();
         let mut methods = Vec::with_capacity(configs.len());
         for (index, config) in configs.iter().enumerate() {
             let kind = methods::kind(config);
-            methods.push((kind.open)(config).map_err(|problem| ConfigProblem {
+            let method = (kind.open)(config, &tools).map_err(|problem| ConfigProblem {
                 path: format!("auth.methods[{index}].{}{}", kind.name, problem.path),
                 message: problem.message,
-            })?);
+            })?;
+            methods.push((config.credentials().clone(), method));
         }
-        Ok(Authenticator { methods })
+        Ok(Authenticator { methods, tools })
+    }
+
+    /// Fetches the keys of issuers, for ever. Start it on one runtime only.
+    pub async fn tend(self: Arc<Self>) {
+        self.tools.keys.clone().run().await
+    }
+
+    /// Where callers show credentials: what the server behind us is not to see.
+    pub fn locations(&self) -> impl Iterator<Item = &Location> {
+        self.methods.iter().map(|(location, _)| location)
     }
 
     /// Tries the methods in order; the first that knows the caller decides.
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
     pub async fn identify(&self, request: Request<'_>) -> Result<Identity, Error> {
-        let (credential, mut refused) = match credential::take(request.head, &Location::Bearer) {
-            Ok(credential) => (credential, None),
-            Err(reason) => (None, Some(reason)),
-        };
-        let presented = Presented { request: &request, credential };
-        for method in &self.methods {
+        let mut refused = None;
+        for (location, method) in &self.methods {
             if method.takes_strangers() && refused.is_some() {
                 continue;
             }
-            match method.identify(&presented).await {
+            let credential = match credential::take(request.head, location) {
+                Ok(credential) => credential,
+                Err(reason) => {
+                    refused = refused.max(Some(reason));
+                    None
+                }
+            };
+            match method.identify(&Presented { request: &request, credential }).await {
                 Ok(Some(identity)) => return Ok(identity),
                 Ok(None) => {}
                 // Of two methods' reasons the later check says more: "expired" beats "another issuer's".
@@ -168,7 +195,7 @@ impl Authenticator {
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
     pub fn knows_by_connection(&self, peer: &Peer) -> bool {
-        self.methods.iter().any(|method| method.knows_by_connection(peer))
+        self.methods.iter().any(|(_, method)| method.knows_by_connection(peer))
     }
 
     /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.

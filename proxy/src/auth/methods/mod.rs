@@ -4,10 +4,12 @@ pub mod anonymous;
 pub mod jwt;
 mod mtls;
 
+use super::jwks_fetch::RemoteKeys;
 use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
 use crate::tls::identity::Peer;
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 /// What a caller has to show, before any body is read.
 pub struct Presented<'a> {
@@ -33,12 +35,31 @@ pub trait Method: Send + Sync {
     }
 }
 
+/// What methods are opened with: whatever several of them share.
+#[derive(Clone)]
+pub struct Tools {
+    /// Keys of issuers; whoever runs it fetches them.
+    pub keys: Arc<RemoteKeys>,
+}
+
+impl Tools {
+    pub fn new() -> Tools {
+        Tools { keys: Arc::new(RemoteKeys::new(None)) }
+    }
+}
+
+impl Default for Tools {
+    fn default() -> Tools {
+        Tools::new()
+    }
+}
+
 /// A line of the table.
 pub struct Kind {
     /// As in the configuration and in [`Identity::method`].
     pub name: &'static str,
     /// The problem's path is below the method's own name: `.jwks_file`, or empty.
-    pub open: fn(&config::Method) -> Result<Box<dyn Method>, ConfigProblem>,
+    pub open: fn(&config::Method, &Tools) -> Result<Box<dyn Method>, ConfigProblem>,
 }
 
 /// All methods, sorted by name.

@@ -1,0 +1,1 @@
+//! Every attack on tokens that we know of.
