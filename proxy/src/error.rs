@@ -49,9 +49,6 @@ pub enum Error {
     /// `reason` is for the log and the metric; the caller is told only that the credential is not accepted.
     #[error("the credential is not accepted: {reason}")]
     CredentialRefused { reason: &'static str },
-    /// Nobody could be asked whether the credential is good.
-    #[error("the credential cannot be checked now")]
-    AuthUnavailable,
     /// `reason` names the policy, for the log.
     #[error("not allowed: {reason}")]
     Forbidden { reason: String },
@@ -61,6 +58,9 @@ pub enum Error {
     Denied { provider: Arc<str>, refusal: Box<Refusal> },
 
     // ----------------------------------------------------------------------------------------------- not right now
+    /// Whoever knows callers (the Kubernetes API, an authorization server) did not answer: nobody is let in on a guess.
+    #[error("the caller could not be checked; try again")]
+    AuthUnavailable,
     #[error("the queue is full: {waiting} requests are waiting")]
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
@@ -169,12 +169,12 @@ impl Error {
             CallerLeft => (499, grpc::CANCELLED, "caller_left", "request"),
             CredentialMissing => (401, grpc::UNAUTHENTICATED, "credential_missing", "auth"),
             CredentialRefused { .. } => (401, grpc::UNAUTHENTICATED, "credential_refused", "auth"),
-            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             Forbidden { .. } => (403, grpc::PERMISSION_DENIED, "forbidden", "auth"),
             Denied { refusal, .. } => {
                 let status = refusal.status.as_u16();
                 (status, grpc::of_status(status), "denied", "auth")
             }
+            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),

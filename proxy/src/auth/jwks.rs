@@ -2,21 +2,16 @@
 //!
 //! Never takes a symmetric key: whoever can read a key set could then sign. One bad key does not spoil the others.
 
-use super::{ConfigProblem, Reason};
-use crate::files::{Stamp, read_bounded};
-use arc_swap::{ArcSwap, Guard};
+use super::Reason;
+use crate::files::read_bounded;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const KEYS_MAX: usize = 128;
-/// A look costs one `stat`; two seconds is how long a revoked key may live on.
-const LOOK_EVERY_SECONDS: u64 = 2;
 
 /// Public keys by id.
 pub struct KeySet {
@@ -162,61 +157,8 @@ fn rsa(jwk: &Jwk) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_rsa_raw_components(&n, &e))
 }
 
-/// A key set in a file, reread when the file changes.
-pub struct JwksFile {
-    path: PathBuf,
-    keys: ArcSwap<KeySet>,
-    looked_at_unix: AtomicU64,
-    stamp: Mutex<Option<Stamp>>,
-}
-
-impl JwksFile {
-    pub fn open(path: &Path) -> Result<JwksFile, ConfigProblem> {
-        let stamp = Stamp::of(path).ok();
-        let keys = load(path).map_err(|reason| ConfigProblem {
-            path: ".jwks_file".into(),
-            message: format!("{}: {reason}", path.display()),
-        })?;
-        Ok(JwksFile {
-            path: path.into(),
-            keys: ArcSwap::from_pointee(keys),
-            looked_at_unix: AtomicU64::new(0),
-            stamp: Mutex::new(stamp),
-        })
-    }
-
-    /// The keys now. Every two seconds one of the callers looks at the file first; the others never wait for it.
-    pub fn current(&self, now_unix: u64) -> Guard<Arc<KeySet>> {
-        let looked = self.looked_at_unix.load(Ordering::Relaxed);
-        let due = now_unix.abs_diff(looked) >= LOOK_EVERY_SECONDS;
-        if due && self.looked_at_unix.compare_exchange(looked, now_unix, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.look();
-        }
-        self.keys.load()
-    }
-
-    fn look(&self) {
-        // Whoever finds it locked leaves the look to the one who holds it.
-        let Ok(mut stamp) = self.stamp.try_lock() else { return };
-        let now = Stamp::of(&self.path).ok();
-        if now == *stamp {
-            return;
-        }
-        *stamp = now;
-        match load(&self.path) {
-            Ok(keys) => {
-                tracing::info!(file = %self.path.display(), keys = keys.keys.len(), "key set reloaded");
-                self.keys.store(Arc::new(keys));
-            }
-            // An outage of whoever writes the file must not become an outage of ours.
-            Err(reason) => {
-                tracing::error!(file = %self.path.display(), %reason, "key set not reloaded; the old one stays")
-            }
-        }
-    }
-}
-
-fn load(path: &Path) -> Result<KeySet, String> {
+/// A key set in a file.
+pub fn load(path: &Path) -> Result<KeySet, String> {
     let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
     let (keys, skipped) = KeySet::parse(&bytes)?;
     for reason in skipped {

@@ -2,13 +2,14 @@
 //!
 //! Never fetches anything: `jwks_fetch` does, before anybody asks.
 
-use super::jwks::{JwksFile, KeySet};
+use super::jwks::KeySet;
 use super::jwks_fetch::Remote;
+use super::reread::Reread;
 use std::sync::Arc;
 
 pub enum Keys {
     Fixed(Arc<KeySet>),
-    File(JwksFile),
+    File(Reread<KeySet>),
     Remote(Arc<Remote>),
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Knows no dialect, reads no body, and takes the time as an argument.
 
+pub mod api_keys;
 mod cache;
 pub mod credential;
 pub mod issuer;
@@ -11,6 +12,7 @@ pub mod jwt;
 mod keys;
 pub mod methods;
 pub mod request;
+mod reread;
 
 use crate::config;
 use crate::error::Error;
@@ -44,8 +46,10 @@ pub enum Reason {
     Claim,
     NotYetValid,
     Expired,
-    /// Nobody could be asked whether it is good. Last: the caller may be in the right, whatever another method says.
-    Unreachable,
+    /// Whoever was asked about it does not know it, or knows it no more.
+    Rejected,
+    /// Whoever would know did not answer; the last, for then nothing is known of the caller.
+    Unavailable,
 }
 
 impl Reason {
@@ -64,7 +68,8 @@ impl Reason {
             Reason::Claim => "claim",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
-            Reason::Unreachable => "unreachable",
+            Reason::Rejected => "rejected",
+            Reason::Unavailable => "unavailable",
         }
     }
 }
@@ -72,7 +77,7 @@ impl Reason {
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Error {
         match reason {
-            Reason::Unreachable => Error::AuthUnavailable,
+            Reason::Unavailable => Error::AuthUnavailable,
             reason => Error::CredentialRefused { reason: reason.label() },
         }
     }

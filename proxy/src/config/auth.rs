@@ -28,6 +28,7 @@ pub struct Auth {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
+    ApiKey(ApiKey),
     Jwt(Jwt),
     /// Everybody, without a credential.
     Anonymous,
@@ -39,10 +40,18 @@ impl Method {
     /// Where its callers show their credential.
     pub fn credentials(&self) -> &Location {
         match self {
+            Method::ApiKey(api_key) => &api_key.credentials,
             Method::Jwt(jwt) => &jwt.credentials,
             Method::Anonymous | Method::Mtls => &Location::Bearer,
         }
     }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiKey {
+    /// Hashes of keys and who has them, as `outrider token api-key` writes them; reread when it changes.
+    pub keys_file: PathBuf,
+    pub credentials: Location,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +126,7 @@ pub(super) struct RawAuth {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMethod {
+    api_key: Option<RawApiKey>,
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
     mtls: Option<Nothing>,
@@ -125,6 +135,13 @@ struct RawMethod {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApiKey {
+    keys_file: PathBuf,
+    credentials: Option<RawLocation>,
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,14 +192,7 @@ impl RawAuth {
         let mut methods = Vec::new();
         for (at, method) in self.methods.into_iter().enumerate() {
             let path = format!("auth.methods[{at}]");
-            match (method.jwt, method.anonymous, method.mtls) {
-                (Some(jwt), None, None) => {
-                    methods.extend(jwt.validate(&format!("{path}.jwt"), base, p).map(Method::Jwt))
-                }
-                (None, Some(Nothing {}), None) => methods.push(Method::Anonymous),
-                (None, None, Some(Nothing {})) => methods.push(Method::Mtls),
-                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls"),
-            }
+            methods.extend(method.validate(&path, base, p));
         }
         let copies = methods.iter().filter_map(Method::copy);
         if !copies.clone().all({
@@ -192,6 +202,25 @@ impl RawAuth {
             p.add("auth.methods", "two methods have one `keys_cache`; each issuer's keys need a file of their own");
         }
         Auth { methods }
+    }
+}
+
+impl RawMethod {
+    fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Option<Method> {
+        let RawMethod { api_key, jwt, anonymous, mtls } = self;
+        let given = [api_key.is_some(), jwt.is_some(), anonymous.is_some(), mtls.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            p.add(path, "must be exactly one of anonymous, api_key, jwt, mtls");
+            return None;
+        }
+        if let Some(RawApiKey { keys_file, credentials }) = api_key {
+            let credentials = location(&credentials, &format!("{path}.api_key.credentials"), p);
+            return Some(Method::ApiKey(ApiKey { keys_file: base.join(keys_file), credentials }));
+        }
+        if let Some(jwt) = jwt {
+            return jwt.validate(&format!("{path}.jwt"), base, p).map(Method::Jwt);
+        }
+        Some(if anonymous.is_some() { Method::Anonymous } else { Method::Mtls })
     }
 }
 
@@ -205,6 +234,9 @@ impl Method {
 
     pub(super) fn dump(&self) -> Value {
         match self {
+            Method::ApiKey(ApiKey { keys_file, credentials }) => {
+                json!({"api_key": {"keys_file": keys_file, "credentials": shown(credentials)}})
+            }
             Method::Jwt(jwt) => json!({"jwt": jwt.dump()}),
             Method::Anonymous => json!({"anonymous": {}}),
             Method::Mtls => json!({"mtls": {}}),

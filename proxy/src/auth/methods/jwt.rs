@@ -4,10 +4,11 @@
 
 use super::{Known, Method, Presented, Tools};
 use crate::auth::cache::Cache;
-use crate::auth::jwks::{JwksFile, KeySet};
+use crate::auth::jwks::{self, KeySet};
 use crate::auth::jwks_fetch::Wanted;
 use crate::auth::jwt::{Expected, Verified, algorithm, unverified_issuer, verify};
 use crate::auth::keys::Keys;
+use crate::auth::reread::Reread;
 use crate::auth::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
 use crate::config::auth::{Fetched, Keys as Place};
@@ -47,7 +48,10 @@ pub fn open(config: &config::Method, tools: &Tools) -> Result<Box<dyn Method>, C
         Keys::Remote(tools.keys.want(&Wanted { source, timeout, refresh, authorities, copy }))
     };
     let keys = match &config.keys {
-        Place::File(path) => Keys::File(JwksFile::open(path)?),
+        Place::File(path) => match Reread::open(path, jwks::load) {
+            Ok(file) => Keys::File(file),
+            Err(message) => return problem(".jwks_file", message),
+        },
         Place::Url(url, fetched) => want(KeySource::Uri(url.clone()), fetched),
         Place::Issuer(issuer, fetched) => want(KeySource::Discovery(issuer.clone()), fetched),
     };

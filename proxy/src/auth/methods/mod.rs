@@ -1,6 +1,7 @@
 //! Ways to prove who one is. An open set: a method is one file and a line in [`METHODS`].
 
 pub mod anonymous;
+pub mod api_key;
 pub mod jwt;
 mod mtls;
 
@@ -65,6 +66,7 @@ pub struct Kind {
 /// All methods, sorted by name.
 pub static METHODS: &[Kind] = &[
     Kind { name: anonymous::NAME, open: anonymous::open },
+    Kind { name: api_key::NAME, open: api_key::open },
     Kind { name: jwt::NAME, open: jwt::open },
     Kind { name: mtls::NAME, open: mtls::open },
 ];
@@ -73,6 +75,7 @@ pub static METHODS: &[Kind] = &[
 pub fn kind(config: &config::Method) -> &'static Kind {
     let name = match config {
         config::Method::Anonymous => anonymous::NAME,
+        config::Method::ApiKey(_) => api_key::NAME,
         config::Method::Jwt(_) => jwt::NAME,
         config::Method::Mtls => mtls::NAME,
     };
@@ -87,7 +90,7 @@ mod tests {
     fn does_the_table_agree_with_the_configuration() {
         let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
         assert!(names.is_sorted());
-        assert_eq!(names, ["anonymous", "jwt", "mtls"]);
+        assert_eq!(names, ["anonymous", "api_key", "jwt", "mtls"]);
         assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
     }
 }
