@@ -2,6 +2,7 @@
 //!
 //! Knows no dialect, reads no body, and takes the time as an argument.
 
+pub mod api_keys;
 pub mod audit;
 mod cache;
 pub mod callers;
@@ -9,10 +10,13 @@ pub mod credential;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
+pub mod jwt;
+mod keys;
 pub mod metadata;
 pub mod methods;
 pub mod pipeline;
 pub mod request;
+mod reread;
 pub mod responses;
 pub mod revocations;
 pub mod rules;
@@ -44,6 +48,8 @@ pub enum Reason {
     Issuer,
     Audience,
     Subject,
+    /// A claim that must be there is not.
+    Claim,
     NotYetValid,
     Expired,
     /// Whoever was asked about it does not know it, or knows it no more.
@@ -65,6 +71,7 @@ impl Reason {
             Reason::Issuer => "issuer",
             Reason::Audience => "audience",
             Reason::Subject => "subject",
+            Reason::Claim => "claim",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
             Reason::Rejected => "rejected",
