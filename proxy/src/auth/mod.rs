@@ -5,11 +5,16 @@
 
 mod cache;
 pub mod credential;
+pub mod expressions;
+pub mod go_regex;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
 pub mod methods;
+pub mod patterns;
 pub mod request;
+pub mod selectors;
+pub mod values;
 
 use crate::config;
 use crate::error::Error;

@@ -19,9 +19,19 @@ pub(super) type StepId = usize;
 
 /// What begins a path, and what follows a pipe.
 pub(super) enum Get {
-    Modifier { modifier: Modifier, then: Option<GetId> },
-    Literal { value: Value, then: Option<GetId> },
-    Many { named: bool, parts: Vec<(String, GetId)>, then: Option<GetId> },
+    Modifier {
+        modifier: Modifier,
+        then: Option<GetId>,
+    },
+    Literal {
+        value: Value,
+        then: Option<GetId>,
+    },
+    Many {
+        named: bool,
+        parts: Vec<(String, GetId)>,
+        then: Option<GetId>,
+    },
     /// `..`: the document as the only line of a list of lines.
     Lines(StepId),
     Walk(StepId),
@@ -55,7 +65,10 @@ pub(super) enum Items {
     None,
     At(usize),
     Count,
-    Each { get: GetId, pipe: Option<GetId> },
+    Each {
+        get: GetId,
+        pipe: Option<GetId>,
+    },
     Query(Box<Query>),
 }
 
@@ -193,11 +206,7 @@ impl Compiler {
                 let (left, right) = scan::split_pipe(path);
                 let pipe = right.map(|right| self.get(right)).transpose()?;
                 // What follows belongs to each item, not to the list.
-                return Ok(ArrayStep {
-                    what: Items::Each { get: self.get(left)?, pipe },
-                    more: None,
-                    pipe: None,
-                });
+                return Ok(ArrayStep { what: Items::Each { get: self.get(left)?, pipe }, more: None, pipe: None });
             }
             ArrayPart::Query { text, all } => {
                 let mut query = query::compile(self, &text, all)?;

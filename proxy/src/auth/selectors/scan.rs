@@ -287,7 +287,9 @@ pub(super) fn split_pipe(path: &str) -> (&str, Option<&str>) {
     let bytes = path.as_bytes();
     if path.starts_with('{') {
         let squashed = balanced(path);
-        return (squashed, path[squashed.len()..].strip_prefix('|')).clone_if_piped(path);
+        // Without a bar right after the braces the path is not cut.
+        let right = path[squashed.len()..].strip_prefix('|');
+        return if right.is_some() { (squashed, right) } else { (path, None) };
     }
     let mut at = 0;
     while at < bytes.len() {
@@ -302,15 +304,4 @@ pub(super) fn split_pipe(path: &str) -> (&str, Option<&str>) {
         at += 1;
     }
     (path, None)
-}
-
-trait Piped<'p> {
-    fn clone_if_piped(self, whole: &'p str) -> (&'p str, Option<&'p str>);
-}
-
-impl<'p> Piped<'p> for (&'p str, Option<&'p str>) {
-    /// Without a bar right after the braces the path is not cut.
-    fn clone_if_piped(self, whole: &'p str) -> (&'p str, Option<&'p str>) {
-        if self.1.is_some() { self } else { (whole, None) }
-    }
 }
