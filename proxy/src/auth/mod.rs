@@ -7,6 +7,8 @@ pub mod audit;
 mod cache;
 pub mod callers;
 pub mod credential;
+pub mod expressions;
+pub mod go_regex;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
@@ -14,12 +16,15 @@ pub mod jwt;
 mod keys;
 pub mod metadata;
 pub mod methods;
+pub mod patterns;
 pub mod pipeline;
 pub mod request;
 mod reread;
 pub mod responses;
 pub mod revocations;
 pub mod rules;
+pub mod selectors;
+pub mod values;
 
 pub use callers::{Authenticator, Authorized, Caller};
 
