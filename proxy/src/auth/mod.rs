@@ -2,13 +2,19 @@
 //!
 //! Knows no dialect, reads no body, and takes the time as an argument.
 
+pub mod callbacks;
 mod cache;
 pub mod credential;
+pub mod endpoint;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
+pub mod metadata;
 pub mod methods;
 pub mod request;
+pub mod responses;
+pub mod secrets;
+pub mod site;
 
 use crate::config;
 use crate::error::Error;
