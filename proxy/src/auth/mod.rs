@@ -5,8 +5,10 @@
 pub mod api_keys;
 pub mod audit;
 mod cache;
+pub mod callbacks;
 pub mod callers;
 pub mod credential;
+pub mod endpoint;
 pub mod expressions;
 pub mod go_regex;
 pub mod issuer;
@@ -23,7 +25,9 @@ mod reread;
 pub mod responses;
 pub mod revocations;
 pub mod rules;
+pub mod secrets;
 pub mod selectors;
+pub mod site;
 pub mod values;
 
 pub use callers::{Authenticator, Authorized, Caller};
