@@ -13,6 +13,7 @@ pub mod jwks_fetch;
 pub mod methods;
 pub mod patterns;
 pub mod request;
+pub mod rules;
 pub mod selectors;
 pub mod values;
 
