@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 const SOURCE_BYTES_MAX: usize = 8192;
+/// Brackets within each other. The parser takes some 20 KB of stack for each, in a build without optimisation.
+const NESTING_MAX: u16 = 24;
 /// Turns of all loops of one evaluation. A turn costs about a microsecond.
 const TURNS_MAX: usize = 10_000;
 
@@ -47,12 +49,14 @@ impl Expression {
         if source.len() > SOURCE_BYTES_MAX {
             return Err(Problem::new(format!("expression longer than {SOURCE_BYTES_MAX} bytes")));
         }
-        let program = ENV.compile(source).map_err(|errors| {
+        if nesting(source) > NESTING_MAX {
+            return Err(Problem::new(format!("more than {NESTING_MAX} brackets within each other")));
+        }
+        let mut tree = ENV.parser().max_recursion_depth(NESTING_MAX).parse(source).map_err(|errors| {
             let errors = errors.to_string();
             let first = errors.lines().next().unwrap_or_default();
             Problem::new(format!("`{source}` is no CEL expression: {first}"))
         })?;
-        let mut tree = program.expression().clone();
         let wanted = analyse::analyse(&mut tree).map_err(|problem| Problem::new(format!("`{source}`: {problem}")))?;
         Ok(Expression { source: source.to_owned(), tree, wanted })
     }
@@ -110,6 +114,20 @@ impl Expression {
     fn say(&self, why: &str) -> Fault {
         Fault { words: format!("expression `{}`: {why}", self.source) }
     }
+}
+
+/// Counts those in strings too, which errs on the safe side.
+fn nesting(source: &str) -> u16 {
+    let (mut depth, mut deepest) = (0u16, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// What the expression can name, made of what it does name.

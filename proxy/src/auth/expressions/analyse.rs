@@ -29,7 +29,7 @@ const OTHER_NAMES: &[&str] = &[
     "uint",
 ];
 /// Nodes within each other. The parser has a limit of its own for what a person can nest; chains of operators count here.
-const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: usize = 64;
 
 /// For each variable that is named: what of it.
 pub(super) struct Wanted {
