@@ -21,15 +21,11 @@ pub mod methods;
 pub mod patterns;
 pub mod pipeline;
 pub mod request;
-<<<<<<< HEAD
 mod reread;
 pub mod responses;
 pub mod revocations;
 pub mod rules;
 pub mod secrets;
-=======
-pub mod rules;
->>>>>>> h/words
 pub mod selectors;
 pub mod site;
 pub mod values;
