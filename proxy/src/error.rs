@@ -58,6 +58,9 @@ pub enum Error {
     Denied { provider: Arc<str>, refusal: Box<Refusal> },
 
     // ----------------------------------------------------------------------------------------------- not right now
+    /// Whoever knows callers (the Kubernetes API, an authorization server) did not answer: nobody is let in on a guess.
+    #[error("the caller could not be checked; try again")]
+    AuthUnavailable,
     #[error("the queue is full: {waiting} requests are waiting")]
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
@@ -171,6 +174,7 @@ impl Error {
                 let status = refusal.status.as_u16();
                 (status, grpc::of_status(status), "denied", "auth")
             }
+            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
@@ -190,7 +194,7 @@ impl Error {
             Error::QueueFull { retry_after, .. }
             | Error::QueueBytesFull { retry_after, .. }
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
-            Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
+            Error::AuthUnavailable | Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

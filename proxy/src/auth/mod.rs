@@ -9,13 +9,14 @@ pub mod jwks;
 pub mod jwks_fetch;
 pub mod methods;
 pub mod request;
+pub mod verdicts;
 
 use crate::config;
 use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
 use credential::Location;
-use methods::{Method, Presented};
+use methods::{Memory, Method, Presented};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,6 +41,10 @@ pub enum Reason {
     Subject,
     NotYetValid,
     Expired,
+    /// Whoever was asked about it does not know it, or knows it no more.
+    Rejected,
+    /// Whoever would know did not answer; the last, for then nothing is known of the caller.
+    Unavailable,
 }
 
 impl Reason {
@@ -57,13 +62,18 @@ impl Reason {
             Reason::Subject => "subject",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
+            Reason::Rejected => "rejected",
+            Reason::Unavailable => "unavailable",
         }
     }
 }
 
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Error {
-        Error::CredentialRefused { reason: reason.label() }
+        match reason {
+            Reason::Unavailable => Error::AuthUnavailable,
+            reason => Error::CredentialRefused { reason: reason.label() },
+        }
     }
 }
 
@@ -169,6 +179,11 @@ impl Authenticator {
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
     pub fn knows_by_connection(&self, peer: &Peer) -> bool {
         self.methods.iter().any(|method| method.knows_by_connection(peer))
+    }
+
+    /// What the methods remember of others' answers, each with its method's name.
+    pub fn memories(&self) -> Vec<Memory> {
+        self.methods.iter().filter_map(|method| method.remembers()).collect()
     }
 
     /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.

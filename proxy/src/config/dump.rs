@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Behind, Config, Destination, Forward, Method, Worker};
+use super::{Audiences, Behind, Config, Destination, Forward, Method, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -105,5 +105,18 @@ fn method(method: &Method) -> Value {
         }
         Method::Anonymous => json!({"anonymous": {}}),
         Method::Mtls => json!({"mtls": {}}),
+        Method::TokenReview(review) => json!({"token_review": {
+            "audiences": match &review.audiences {
+                Audiences::Host => json!("host"),
+                Audiences::Server => json!("server"),
+                Audiences::These(these) => json!(these),
+            },
+            "allow_ttl_seconds": review.limits.good_seconds,
+            "deny_ttl_seconds": review.limits.bad_seconds,
+            "questions_max": review.limits.asking_max,
+            "questions_per_second": review.limits.asked_per_second,
+            "wait_max_seconds": seconds(review.limits.wait_max),
+            "kubernetes": review.kubernetes.dump(),
+        }}),
     }
 }

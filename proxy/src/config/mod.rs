@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
@@ -15,6 +16,7 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
+pub use kubernetes::Kubernetes;
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
@@ -67,6 +69,27 @@ pub enum Method {
     Anonymous,
     /// Whoever shows a client certificate of the trust domain.
     Mtls,
+    /// Whoever shows a token that the Kubernetes API knows.
+    TokenReview(TokenReview),
+}
+
+/// Tokens are shown to the Kubernetes API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenReview {
+    pub audiences: Audiences,
+    pub kubernetes: Kubernetes,
+    pub limits: crate::auth::verdicts::Limits,
+}
+
+/// What a token must be made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audiences {
+    /// The host the caller asked for, without its port.
+    Host,
+    /// The API server itself, as tokens are that name no audience.
+    Server,
+    /// One of these.
+    These(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

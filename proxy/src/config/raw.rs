@@ -3,6 +3,7 @@
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::kubernetes::{Kubernetes, RawKubernetes, RawTokenReview};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
@@ -26,6 +27,8 @@ pub struct Raw {
     interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
+    #[serde(default)]
+    kubernetes: RawKubernetes,
     policy: Option<RawPolicy>,
     xfcc: Option<String>,
     worker: Option<RawWorker>,
@@ -54,6 +57,7 @@ struct RawMethod {
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
     mtls: Option<Nothing>,
+    token_review: Option<RawTokenReview>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +186,7 @@ impl Raw {
         let mut problems = Problems::default();
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kubernetes = self.kubernetes.validate(base, p);
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -189,7 +194,7 @@ impl Raw {
             threads: p.count("threads", self.threads, cores),
             interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
-            auth: self.auth.validate(base, p),
+            auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             behind: behind(self.worker, self.forward, base, p),
@@ -242,15 +247,15 @@ fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p
 }
 
 impl RawAuth {
-    fn validate(self, base: &Path, p: &mut Problems) -> Auth {
+    fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
         if self.methods.is_empty() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();
         for (at, method) in self.methods.into_iter().enumerate() {
             let path = format!("auth.methods[{at}]");
-            match (method.jwt, method.anonymous, method.mtls) {
-                (Some(jwt), None, None) => {
+            match (method.jwt, method.anonymous, method.mtls, method.token_review) {
+                (Some(jwt), None, None, None) => {
                     for (name, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
                         if value.is_empty() {
                             p.add(&format!("{path}.jwt.{name}"), "must not be empty");
@@ -259,9 +264,13 @@ impl RawAuth {
                     let jwks_file = base.join(jwt.jwks_file);
                     methods.push(Method::Jwt(Jwt { issuer: jwt.issuer, audience: jwt.audience, jwks_file }));
                 }
-                (None, Some(Nothing {}), None) => methods.push(Method::Anonymous),
-                (None, None, Some(Nothing {})) => methods.push(Method::Mtls),
-                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls"),
+                (None, Some(Nothing {}), None, None) => methods.push(Method::Anonymous),
+                (None, None, Some(Nothing {}), None) => methods.push(Method::Mtls),
+                (None, None, None, Some(review)) => {
+                    let review = review.validate(&format!("{path}.token_review"), kubernetes, p);
+                    methods.push(Method::TokenReview(review));
+                }
+                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls, token_review"),
             }
         }
         Auth { methods }
