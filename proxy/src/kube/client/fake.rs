@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-pub const REVIEW: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+const REVIEW: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 pub const ACCESS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 
 /// How it behaves; may be changed while it runs.
