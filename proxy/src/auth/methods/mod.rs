@@ -2,9 +2,10 @@
 
 pub mod anonymous;
 pub mod jwt;
-mod mtls;
+pub mod mtls;
 pub mod token_review;
 
+use super::pipeline::Document;
 use super::verdicts::Remembers;
 use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
@@ -17,6 +18,8 @@ pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// From the place where this method's credentials are looked for; `None` if nothing is there.
     pub credential: Option<&'a str>,
+    /// The request as rules see it, built if somebody asks.
+    pub document: &'a Document<'a>,
 }
 
 /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
@@ -36,6 +39,11 @@ pub trait Method: Send + Sync {
     /// What it remembers of others' answers: an operator may make it forget.
     fn remembers(&self) -> Option<Memory> {
         None
+    }
+
+    /// Whether it asks somebody else; who answers at once is asked before.
+    fn is_remote(&self) -> bool {
+        false
     }
 
     /// Whether the connection alone tells it who calls.

@@ -50,6 +50,10 @@ impl Method for TokenReview {
         })
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn remembers(&self) -> Option<Memory> {
         Some((NAME, self.verdicts.clone()))
     }

@@ -5,6 +5,7 @@
 //! reads a clock: the document says when the request came.
 
 use super::{Denied, Rule};
+use crate::auth::methods::Memory;
 use crate::auth::verdicts::{Answer, Kept, Limits, Remembers, Unknown, Verdicts};
 use crate::kube::client::Client;
 use futures_util::future::BoxFuture;
@@ -231,6 +232,10 @@ impl Rule for AccessReview {
             // Nothing asked is nothing allowed.
             allowed.pop().ok_or_else(|| Denied { words: not_authorized("nothing to review"), fault: true })
         })
+    }
+
+    fn remembers(&self) -> Option<Memory> {
+        Some((NAME, self.reviewer.memory()))
     }
 }
 
