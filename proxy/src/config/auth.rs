@@ -2,13 +2,16 @@
 //!
 //! Never opens a file: whether a key set can be read is found out when the method is opened.
 
+mod dump;
+
+use super::kubernetes::{Kubernetes, RawTokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::credential::Location;
 use crate::auth::jwt::{ALGORITHMS, LEEWAY_SECONDS};
+use crate::auth::verdicts::Limits;
 use http::HeaderName;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +37,8 @@ pub enum Method {
     Anonymous,
     /// Whoever shows a client certificate of the trust domain.
     Mtls,
+    /// Whoever shows a token that the Kubernetes API knows.
+    TokenReview(TokenReview),
 }
 
 impl Method {
@@ -42,9 +47,28 @@ impl Method {
         match self {
             Method::ApiKey(api_key) => &api_key.credentials,
             Method::Jwt(jwt) => &jwt.credentials,
-            Method::Anonymous | Method::Mtls => &Location::Bearer,
+            Method::Anonymous | Method::Mtls | Method::TokenReview(_) => &Location::Bearer,
         }
     }
+}
+
+/// Tokens are shown to the Kubernetes API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenReview {
+    pub audiences: Audiences,
+    pub kubernetes: Kubernetes,
+    pub limits: Limits,
+}
+
+/// What a token must be made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audiences {
+    /// The host the caller asked for, without its port.
+    Host,
+    /// The API server itself, as tokens are that name no audience.
+    Server,
+    /// One of these.
+    These(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +154,7 @@ struct RawMethod {
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
     mtls: Option<Nothing>,
+    token_review: Option<RawTokenReview>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,14 +210,14 @@ struct RawHeader {
 }
 
 impl RawAuth {
-    pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Auth {
+    pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
         if self.methods.is_empty() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();
         for (at, method) in self.methods.into_iter().enumerate() {
             let path = format!("auth.methods[{at}]");
-            methods.extend(method.validate(&path, base, p));
+            methods.extend(method.validate(&path, (base, kubernetes), p));
         }
         let copies = methods.iter().filter_map(Method::copy);
         if !copies.clone().all({
@@ -206,11 +231,11 @@ impl RawAuth {
 }
 
 impl RawMethod {
-    fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Option<Method> {
-        let RawMethod { api_key, jwt, anonymous, mtls } = self;
-        let given = [api_key.is_some(), jwt.is_some(), anonymous.is_some(), mtls.is_some()];
+    fn validate(self, path: &str, (base, kubernetes): (&Path, &Kubernetes), p: &mut Problems) -> Option<Method> {
+        let RawMethod { api_key, jwt, anonymous, mtls, token_review } = self;
+        let given = [api_key.is_some(), jwt.is_some(), anonymous.is_some(), mtls.is_some(), token_review.is_some()];
         if given.into_iter().filter(|given| *given).count() != 1 {
-            p.add(path, "must be exactly one of anonymous, api_key, jwt, mtls");
+            p.add(path, "must be exactly one of anonymous, api_key, jwt, mtls, token_review");
             return None;
         }
         if let Some(RawApiKey { keys_file, credentials }) = api_key {
@@ -219,6 +244,9 @@ impl RawMethod {
         }
         if let Some(jwt) = jwt {
             return jwt.validate(&format!("{path}.jwt"), base, p).map(Method::Jwt);
+        }
+        if let Some(review) = token_review {
+            return Some(Method::TokenReview(review.validate(&format!("{path}.token_review"), kubernetes, p)));
         }
         Some(if anonymous.is_some() { Method::Anonymous } else { Method::Mtls })
     }
@@ -229,17 +257,6 @@ impl Method {
         match self {
             Method::Jwt(Jwt { keys: Keys::Url(_, fetched) | Keys::Issuer(_, fetched), .. }) => fetched.copy.as_deref(),
             _ => None,
-        }
-    }
-
-    pub(super) fn dump(&self) -> Value {
-        match self {
-            Method::ApiKey(ApiKey { keys_file, credentials }) => {
-                json!({"api_key": {"keys_file": keys_file, "credentials": shown(credentials)}})
-            }
-            Method::Jwt(jwt) => json!({"jwt": jwt.dump()}),
-            Method::Anonymous => json!({"anonymous": {}}),
-            Method::Mtls => json!({"mtls": {}}),
         }
     }
 }
@@ -351,42 +368,6 @@ fn location(raw: &Option<RawLocation>, path: &str, p: &mut Problems) -> Location
             );
             Location::Bearer
         }
-    }
-}
-
-fn shown(location: &Location) -> Value {
-    match location {
-        Location::Bearer => json!({"bearer": {}}),
-        Location::Header(name, prefix) => json!({"header": {"name": name.as_str(), "prefix": prefix}}),
-        Location::Parameter(name) => json!({"query": name}),
-        Location::Cookie(name) => json!({"cookie": name}),
-    }
-}
-
-impl Jwt {
-    fn dump(&self) -> Value {
-        let mut dump = Map::new();
-        let (place, fetched) = match &self.keys {
-            Keys::File(path) => (("jwks_file", json!(path)), None),
-            Keys::Url(url, fetched) => (("jwks_url", json!(url)), Some(fetched)),
-            Keys::Issuer(url, fetched) => (("issuer_url", json!(url)), Some(fetched)),
-        };
-        let mut add = |name: &str, value: Value| drop(dump.insert(name.into(), value));
-        add(place.0, place.1);
-        add("issuer", json!(self.issuer));
-        add("audiences", json!(self.audiences));
-        add("algorithms", json!(self.algorithms));
-        add("typ", json!(self.types));
-        add("required_claims", json!(self.required_claims));
-        add("leeway_seconds", json!(self.leeway.as_secs_f64()));
-        add("credentials", shown(&self.credentials));
-        if let Some(fetched) = fetched {
-            add("timeout_seconds", json!(fetched.timeout.as_secs_f64()));
-            add("refresh_seconds", json!(fetched.refresh.as_secs_f64()));
-            add("authorities", json!(fetched.authorities));
-            add("keys_cache", json!(fetched.copy));
-        }
-        Value::Object(dump)
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod auth;
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
@@ -17,7 +18,8 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{Auth, Jwt, Method};
+pub use auth::{ApiKey, Audiences, Auth, Jwt, Method, TokenReview};
+pub use kubernetes::Kubernetes;
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};

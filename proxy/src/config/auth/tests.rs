@@ -1,11 +1,12 @@
 //! Which settings of `auth` are understood, and what is said about those that are not.
 
 use super::*;
+use serde_json::json;
 
 fn of(methods: &str) -> (Auth, String) {
     let mut problems = Problems::default();
     let raw: RawAuth = serde_yaml_ng::from_str(&format!("methods: {methods}")).unwrap();
-    let auth = raw.validate(Path::new("/etc"), &mut problems);
+    let auth = raw.validate(Path::new("/etc"), &Kubernetes::in_cluster(None), &mut problems);
     (auth, problems.words())
 }
 
