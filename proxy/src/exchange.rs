@@ -6,8 +6,10 @@
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
 mod floor;
+mod limiter;
 
 pub use floor::explain;
+pub use limiter::{Limiter, Meter};
 
 use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::methods::jwt;
@@ -49,6 +51,7 @@ pub struct Exchange {
     pub ports: Vec<u16>,
     pub known: Arc<Known>,
     pub limits: Limits,
+    pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
     /// True when the drain is over and whatever still runs must end.
     pub cut: watch::Receiver<bool>,
@@ -215,6 +218,8 @@ impl Exchange {
             edits = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
             floor.judge(&in_force.policies, &routed.head, principal)?;
         }
+        let principal = token.as_ref().and_then(Authenticated::principal);
+        floor.limit(&self.limiter, authorized.as_ref(), principal, &routed).await?;
         Ok(Permitted { routed, token, edits, _authorized: authorized })
     }
 
@@ -226,6 +231,7 @@ impl Exchange {
         if bytes > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
         }
+        floor.charge_unread(&routed.head, bytes).await?;
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
         let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
@@ -234,7 +240,8 @@ impl Exchange {
         edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));
         edits.extend(changes);
         let dialect = routed.asked.map(|(dialect, _)| dialect);
-        Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, upstream, edits })
+        let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
+        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
@@ -249,6 +256,7 @@ impl Exchange {
             facts.model(&model)?;
             floor.record.model = Some(model);
         }
+        floor.charge(&parsed.ask, bytes).await?;
         Ok(Understood { ask: parsed.ask, bytes })
     }
 

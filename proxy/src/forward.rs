@@ -3,6 +3,12 @@
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod failure;
+mod gauge;
+pub mod usage;
+
+pub use usage::BYTES_PER_TOKEN;
+
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
 use crate::auth::request::{self, Authenticated};
@@ -10,15 +16,18 @@ use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{TRIES, explain};
+use crate::exchange::{Meter, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
 use crate::tls::xfcc;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use failure::error_of;
+use gauge::Gauge;
+use http::header::{ACCEPT_ENCODING, COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use pingora_core::ErrorType;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,6 +84,7 @@ pub struct Handover {
     h2c: bool,
     timeouts: Timeouts,
     edits: Vec<Edit>,
+    gauge: Gauge,
     pub record: Record,
     /// After an upgrade bytes are no body, and have no end.
     upgrade: bool,
@@ -95,6 +105,7 @@ pub struct Passage {
     pub dialect: Option<&'static dyn Dialect>,
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
+    pub meter: Meter,
 }
 
 impl Handover {
@@ -105,7 +116,7 @@ impl Handover {
         expires: Option<Instant>,
         busy: Busy,
     ) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits } = passage;
+        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -123,6 +134,7 @@ impl Handover {
             h2c,
             timeouts,
             edits,
+            gauge: Gauge::new(meter),
             record,
             upgrade,
             stopped: None,
@@ -200,6 +212,9 @@ impl Handover {
             }
             request.set_raw_path(target.as_bytes())?;
         }
+        if self.gauge.reads() {
+            request.remove_header(&ACCEPT_ENCODING);
+        }
         for edit in &self.edits {
             match edit {
                 Edit::Remove(name) => drop(request.remove_header(name)),
@@ -215,6 +230,10 @@ impl Handover {
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.gauge.begins(self.record.status, &response.headers);
+            for (name, value) in &self.gauge.headers() {
+                let _ = response.insert_header(name, value);
+            }
         }
         if !response.headers.contains_key("x-request-id")
             && let Ok(id) = HeaderValue::from_str(&self.record.request_id)
@@ -224,15 +243,43 @@ impl Handover {
     }
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
-    pub fn passes(&mut self, bytes: usize) -> pingora_core::Result<()> {
+    pub fn passes(&mut self, piece: &mut Option<Bytes>) -> pingora_core::Result<()> {
         if self.expires.is_some_and(|at| Instant::now() >= at) {
             return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
         }
         if self.busy.facts().is_over() {
             return Err(self.stop(Error::Draining));
         }
-        self.record.sent(bytes);
+        if self.gauge.spoke() {
+            return Err(pingora_core::Error::new(ErrorType::Custom("stopped")));
+        }
+        let Some(bytes) = piece else { return Ok(()) };
+        self.record.sent(bytes.len());
+        let told = self.gauge.piece(bytes);
+        self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
+        if let Err(error) = told {
+            self.say(piece, error);
+        }
         Ok(())
+    }
+
+    /// Ends a stream of events with one more, which says why.
+    fn say(&mut self, piece: &mut Option<Bytes>, error: Error) {
+        let parts = self.refusal(&error);
+        let body = parts.iter().find_map(|part| if let Part::Body(body) = part { Some(body) } else { None });
+        let mut last = BytesMut::from(&*piece.take().unwrap_or_default());
+        last.extend_from_slice(&gauge::event(body.map_or(&[], |body| body)));
+        *piece = Some(last.freeze());
+        // It may have been the last piece anyway.
+        self.record.refused(&error.verdict(), error.to_string());
+        self.stopped = Some(error);
+    }
+
+    fn refusal(&self, error: &Error) -> Vec<Part> {
+        match self.dialect {
+            Some(dialect) => dialect.refusal(&self.head, &error.verdict()),
+            None => neutral_refusal(&self.head, &error.verdict()),
+        }
     }
 
     /// A piece of the request passes, unless it is too much.
@@ -260,41 +307,20 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
+        if self.gauge.spoke() {
+            // Clients that wait for the end before they believe an event see the one that says why.
+            return Some(vec![Part::End(None)]);
+        }
         if silent {
             return None;
         }
-        let mut parts = match self.dialect {
-            Some(dialect) => dialect.refusal(&self.head, &verdict),
-            None => neutral_refusal(&self.head, &verdict),
-        };
+        let mut parts = self.refusal(&error);
         for part in &mut parts {
             if let Part::Head { headers, .. } = part {
                 explain(headers, &verdict);
             }
         }
         Some(parts)
-    }
-}
-
-fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
-    use ErrorType as E;
-    match (error.esource(), error.etype()) {
-        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
-            Error::invalid("the body's chunked encoding is broken")
-        }
-        (ErrorSource::Downstream, E::InvalidHTTPHeader) if !head_sent => {
-            Error::invalid("a header that says how the request is to be passed on makes no sense")
-        }
-        (ErrorSource::Downstream, _) => Error::CallerLeft,
-        (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
-            Error::WorkerGone
-        }
-        (_, E::SocketError) => Error::WorkerGone,
-        (_, E::ReadTimedout | E::WriteTimedout) => Error::UpstreamTimeout,
-        (_, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade) if !head_sent => {
-            Error::WorkerNonsense { reason: "it broke the protocol".into() }
-        }
-        _ => Error::WorkerLost,
     }
 }
 

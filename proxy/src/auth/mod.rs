@@ -13,13 +13,14 @@ mod keys;
 pub mod methods;
 pub mod request;
 mod reread;
+pub mod verdicts;
 
 use crate::config;
 use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
 use credential::Location;
-use methods::{Method, Presented, Tools};
+use methods::{Memory, Method, Presented, Tools};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -201,6 +202,11 @@ impl Authenticator {
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
     pub fn knows_by_connection(&self, peer: &Peer) -> bool {
         self.methods.iter().any(|(_, method)| method.knows_by_connection(peer))
+    }
+
+    /// What the methods remember of others' answers, each with its method's name.
+    pub fn memories(&self) -> Vec<Memory> {
+        self.methods.iter().filter_map(|(_, method)| method.remembers()).collect()
     }
 
     /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.

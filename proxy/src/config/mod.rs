@@ -6,17 +6,20 @@
 pub mod auth;
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod rate_limits;
 mod raw;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{Auth, Jwt, Method};
+pub use auth::{ApiKey, Auth, Introspection, Jwt, Method};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
@@ -39,6 +42,7 @@ pub struct Config {
     pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
+    pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,

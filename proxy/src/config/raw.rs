@@ -4,9 +4,11 @@
 
 use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::rate_limits::RawRateLimits;
 use super::tls::RawTls;
 use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
 use serde::Deserialize;
@@ -27,6 +29,8 @@ pub struct Raw {
     interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
+    #[serde(default)]
+    kubernetes: RawKubernetes,
     policy: Option<RawPolicy>,
     xfcc: Option<String>,
     worker: Option<RawWorker>,
@@ -35,6 +39,8 @@ pub struct Raw {
     queue: RawQueue,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    rate_limits: RawRateLimits,
     #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
@@ -169,6 +175,7 @@ impl Raw {
         let mut problems = Problems::default();
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kubernetes = self.kubernetes.validate(base, p);
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -176,12 +183,13 @@ impl Raw {
             threads: p.count("threads", self.threads, cores),
             interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
-            auth: self.auth.validate(base, p),
+            auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
@@ -195,6 +203,12 @@ impl Raw {
             p.add(
                 "forward.to",
                 "`original` needs interception.inbound: only a redirect tells where a caller was going",
+            );
+        }
+        if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+            p.add(
+                &at,
+                "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix",
             );
         }
         if config.listen == config.admin && config.listen.port() != 0 {

@@ -1,7 +1,9 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod limit;
 
+use super::{Meter, limiter};
 use crate::accept::Busy;
 use crate::auth::methods::anonymous;
 use crate::auth::{self, Identity};
@@ -37,6 +39,8 @@ pub struct Floor<'a> {
     voice: Voice,
     expires: Option<Instant>,
     cut: watch::Receiver<bool>,
+    /// What it costs its caller.
+    pub meter: Meter,
     pub record: Record,
 }
 
@@ -51,7 +55,16 @@ impl<'a> Floor<'a> {
         let (head, sane) = caller.head(drawn, record.unix_seconds());
         record.method = head.method.as_str().chars().take(32).collect();
         record.path = head.path.chars().take(256).collect();
-        Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, cut, record }
+        Floor {
+            caller,
+            head,
+            sane: sane.err(),
+            voice: Voice::Neutral,
+            expires: None,
+            cut,
+            meter: Meter::default(),
+            record,
+        }
     }
 
     /// The head, for the stages; as much of it as refusals look at stays here.
@@ -170,15 +183,19 @@ impl<'a> Floor<'a> {
         let Voice::Answer(answer) = &mut self.voice else { unreachable!("parse gave the answer its voice") };
         let parts = answer.on(event)?;
         self.record.usage = answer.usage();
-        self.send(parts).await
+        self.send(parts).await?;
+        self.metered()
     }
 
-    async fn send(&mut self, parts: Vec<Part>) -> Result<(), Error> {
+    async fn send(&mut self, mut parts: Vec<Part>) -> Result<(), Error> {
         let mut bytes = 0;
         let mut status = None;
-        for part in &parts {
+        for part in &mut parts {
             match part {
-                Part::Head { status: code, .. } => status = Some(code.as_u16()),
+                Part::Head { status: code, headers } => {
+                    status = Some(code.as_u16());
+                    self.meter.explain(headers);
+                }
                 Part::Body(body) => bytes += body.len(),
                 Part::End(_) => {}
             }
@@ -258,6 +275,7 @@ pub fn explain(headers: &mut HeaderMap, verdict: &Verdict) {
         // Whole seconds, rounded up (RFC 9110 §10.2.3): a client told 0 would come back at once.
         headers.insert("retry-after", HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
     }
+    limiter::tell(headers, verdict.quota.as_slice());
     match verdict.label {
         "credential_missing" => {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer realm=\"outrider\""));
