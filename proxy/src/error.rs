@@ -4,6 +4,7 @@
 //! Public words help the caller mend the request, and never help a stranger guess.
 
 use crate::message::Refusal;
+use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ pub enum Error {
     /// An external authorizer said no, in its own words, which are the caller's to hear.
     #[error("the authorizer {provider} answered {}", .refusal.status.as_u16())]
     Denied { provider: Arc<str>, refusal: Box<Refusal> },
+
+    /// The same, with headers that a policy wants the caller told.
+    #[error("{error}")]
+    Explained { error: Box<Error>, headers: Box<HeaderMap> },
 
     // ----------------------------------------------------------------------------------------------- not right now
     /// Whoever knows callers (the Kubernetes API, an authorization server) did not answer: nobody is let in on a guess.
@@ -185,6 +190,18 @@ impl Error {
         Error::Invalid { message: message.into(), param: Some(param.into()) }
     }
 
+    /// Adds what a policy wants the caller told, in the place of what the table would have said.
+    pub fn explain(&self, headers: &mut HeaderMap) {
+        if let Error::Explained { headers: told, .. } = self {
+            for name in told.keys() {
+                headers.remove(name);
+            }
+            for (name, value) in told.iter() {
+                headers.append(name, value.clone());
+            }
+        }
+    }
+
     /// THE table.
     pub fn verdict(&self) -> Verdict {
         use Error::*;
@@ -208,6 +225,7 @@ impl Error {
                 let status = refusal.status.as_u16();
                 (status, grpc::of_status(status), "denied", "auth")
             }
+            Explained { error, .. } => return error.verdict(),
             AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
@@ -258,6 +276,7 @@ impl Error {
                 let words = String::from_utf8_lossy(&refusal.body);
                 words.chars().take(DENIED_WORDS_MAX).collect()
             }
+            Error::Explained { error, .. } => error.words(),
             other => other.to_string(),
         }
     }

@@ -154,6 +154,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),

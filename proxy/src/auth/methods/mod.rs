@@ -4,10 +4,11 @@ pub mod anonymous;
 pub mod api_key;
 pub mod introspection;
 pub mod jwt;
-mod mtls;
+pub mod mtls;
 pub mod token_review;
 
 use super::jwks_fetch::RemoteKeys;
+use super::pipeline::Document;
 use super::verdicts::Remembers;
 use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
@@ -20,6 +21,8 @@ pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// From the place where this method's credentials are looked for; `None` if nothing is there.
     pub credential: Option<&'a str>,
+    /// The request as rules see it, built if somebody asks.
+    pub document: &'a Document<'a>,
 }
 
 /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
@@ -39,6 +42,11 @@ pub trait Method: Send + Sync {
     /// What it remembers of others' answers: an operator may make it forget.
     fn remembers(&self) -> Option<Memory> {
         None
+    }
+
+    /// Whether it asks somebody else; who answers at once is asked before.
+    fn is_remote(&self) -> bool {
+        false
     }
 
     /// Whether the connection alone tells it who calls.
