@@ -38,20 +38,24 @@ pub struct Limits {
     pub wait_max: Duration,
 }
 
-impl Default for Limits {
+impl Limits {
     /// For TokenReview: two minutes are what kube-rbac-proxy believes one. What is refused is remembered for less, for a
     /// caller that was just given its rights asks again soon.
+    pub const TOKENS: Limits = Limits {
+        // A token and its groups are some 2 KiB: the bytes are what bounds first.
+        good: Room { entries: 8192, bytes: 16 << 20 },
+        bad: Room { entries: 8192, bytes: 2 << 20 },
+        good_seconds: 120,
+        bad_seconds: 30,
+        asking_max: 16,
+        asked_per_second: 200,
+        wait_max: Duration::from_secs(5),
+    };
+}
+
+impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            // A token and its groups are some 2 KiB: the bytes are what bounds first.
-            good: Room { entries: 8192, bytes: 16 << 20 },
-            bad: Room { entries: 8192, bytes: 1 << 20 },
-            good_seconds: 120,
-            bad_seconds: 30,
-            asking_max: 16,
-            asked_per_second: 200,
-            wait_max: Duration::from_secs(5),
-        }
+        Limits::TOKENS
     }
 }
 

@@ -58,6 +58,10 @@ impl Method for Introspection {
         })
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn remembers(&self) -> Option<Memory> {
         Some((NAME, self.verdicts.clone()))
     }

@@ -8,7 +8,7 @@ use super::{Known, Memory, Method, Presented, Tools};
 use crate::auth::verdicts::{Answer, Verdicts};
 use crate::auth::{ConfigProblem, Identity, Reason, Request};
 use crate::config::{self, Audiences};
-use crate::kube::client::{ApiError, Client};
+use crate::kube::client::Client;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -48,6 +48,10 @@ impl Method for TokenReview {
                 None => Ok(None),
             }
         })
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn remembers(&self) -> Option<Memory> {
@@ -105,7 +109,7 @@ impl TokenReview {
             spec["audiences"] = json!(audiences);
         }
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec});
-        let mut review = self.client.create(PATH, &review).await.map_err(|error| advice(&error))?;
+        let mut review = self.client.create(PATH, &review).await.map_err(|error| error.advice())?;
         read(review["status"].take(), audiences, says)
     }
 }
@@ -138,16 +142,6 @@ fn read(status: Value, audiences: &[&str], says: Says) -> Result<Answer<Result<R
     let reviewed =
         Reviewed { subject: subject.clone(), issuer: issuer.clone(), status: Arc::new(status), expires_at_unix };
     Ok(Answer { good: true, value: Ok(reviewed), bytes, subject, issuer, expires_at_unix })
-}
-
-/// What to do about an error, where the commonest one is meant.
-fn advice(error: &ApiError) -> String {
-    match error.code() {
-        Some(401 | 403) => {
-            format!("{error}; bind this sidecar's service account to the ClusterRole system:auth-delegator")
-        }
-        _ => error.to_string(),
-    }
 }
 
 /// What a token says of itself, if it is a JWT; worth something only once somebody else has said that it is good.

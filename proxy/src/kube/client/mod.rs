@@ -63,6 +63,16 @@ impl ApiError {
         }
     }
 
+    /// Its words, and what to do about it where the commonest cause is meant.
+    pub fn advice(&self) -> String {
+        match self.code() {
+            Some(401 | 403) => {
+                format!("{self}; bind this sidecar's service account to the ClusterRole system:auth-delegator")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The resourceVersion or page asked for is older than what the server remembers.
     fn is_gone(&self) -> bool {
         self.code() == Some(410)

@@ -97,7 +97,7 @@ impl Setting {
         };
         let peer = Peer::plaintext(([127, 0, 0, 1], 1).into());
         let destination = "10.0.0.1:8443".parse().unwrap();
-        let request = Request { head: &head, peer: &peer, host: "model.test", destination, now_unix };
+        let request = Request { head: &head, peer: &peer, host: "model.test", destination, now_unix, extra: None };
         self.method.known(token, &request).await
     }
 

@@ -1,7 +1,7 @@
 //! TokenReview against the fake API server: who is let in, how often it is asked, and what its silence means.
 
 use super::*;
-use crate::auth::verdicts::{Limits, Remembers, Which};
+use crate::auth::verdicts::{Limits, Which};
 use crate::kube::client::fake::Fake;
 use crate::message::Head;
 use crate::tls::identity::Peer;
@@ -38,7 +38,7 @@ impl Setting {
     async fn ask(&self, token: &str, now_unix: u64) -> Result<Identity, Reason> {
         let (head, peer) = (head(), Peer::plaintext(([127, 0, 0, 1], 1).into()));
         let destination = "10.0.0.1:8443".parse().unwrap();
-        let request = Request { head: &head, peer: &peer, host: "model.test:8443", destination, now_unix };
+        let request = Request { head: &head, peer: &peer, host: "model.test:8443", destination, now_unix, extra: None };
         self.method.known(token, &request).await
     }
 }
