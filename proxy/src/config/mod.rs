@@ -18,8 +18,8 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{ApiKey, Audiences, Auth, Jwt, Method, TokenReview};
-pub use kubernetes::Kubernetes;
+pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
