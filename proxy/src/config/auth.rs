@@ -2,6 +2,7 @@
 //!
 //! Never opens a file: whether a key set can be read is found out when the method is opened.
 
+use super::authconfig::{AuthConfig, RawAuthConfig};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::credential::Location;
@@ -22,8 +23,10 @@ const REFRESH_MIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
-    /// Tried in order; at least one.
+    /// Tried in order; at least one, unless there are policies.
     pub methods: Vec<Method>,
+    /// Policies that others wrote, in the place of our own list of methods.
+    pub authconfig: Option<AuthConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +123,9 @@ impl Default for Fetched {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuth {
+    #[serde(default)]
     methods: Vec<RawMethod>,
+    authconfig: Option<RawAuthConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,7 +191,11 @@ struct RawHeader {
 
 impl RawAuth {
     pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
+        let authconfig = self.authconfig.map(|policies| policies.validate(base, p));
+        if authconfig.is_some() && !self.methods.is_empty() {
+            p.add("auth", "has both methods and authconfig; who enters is said in one place");
+        }
+        if self.methods.is_empty() && authconfig.is_none() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();
@@ -201,7 +210,7 @@ impl RawAuth {
         }) {
             p.add("auth.methods", "two methods have one `keys_cache`; each issuer's keys need a file of their own");
         }
-        Auth { methods }
+        Auth { methods, authconfig }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::compile::{Compiler, each, make, unknown};
 use super::raw::{Entry, Evaluators};
 use super::secrets::{LabelSelector, problem};
-use crate::auth::api_keys::{Holder, Ring, sha256};
+use crate::auth::api_keys::{ApiKeys, Holder, Ring, sha256};
 use crate::auth::credential::Location;
 use crate::auth::endpoint::RawCredentials;
 use crate::auth::methods::{Method, anonymous, api_key, jwt};
@@ -163,6 +163,12 @@ fn keys(compiler: &Compiler<'_>, raw: &RawApiKey, entry: &mut Entry<'_>) -> Ring
         holders.push((sha256(key), holder));
     }
     Ring::new(holders)
+}
+
+impl ApiKeys for Ring {
+    fn find(&self, key: &str, _now_unix: u64) -> Option<Arc<Holder>> {
+        Ring::find(self, key)
+    }
 }
 
 /// Where the credential is, and what a caller without one is asked for.

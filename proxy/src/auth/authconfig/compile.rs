@@ -6,7 +6,7 @@ use super::{Setting, Store, authentication};
 use crate::auth::ConfigProblem;
 use crate::auth::metadata::SOURCES;
 use crate::auth::patterns::{Compat as PatternCompat, Condition, NamedPatterns, RawPattern};
-use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Leniency, Make, Output, Phase, Pipeline, Place, Test};
+use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Make, Output, Phase, Pipeline, Place, Test};
 use crate::auth::responses::RESPONSES;
 use crate::auth::rules::{self, Opening, Rule};
 use crate::auth::site::Site;

@@ -14,12 +14,13 @@ mod tests;
 pub use hosts::Index;
 pub use secrets::{Secret, Store};
 
-use crate::auth::callbacks::Callbacks;
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
-use crate::config::authconfig::Compat;
-use crate::fetch::Client;
+use crate::auth::site::HostPattern;
+use crate::config::authconfig::{AuthConfig, Compat};
+use crate::fetch::{Client, Trust};
 use crate::policy::Problem;
+use crate::watched::File;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -35,13 +36,30 @@ pub struct Setting {
     pub tools: Tools,
     /// To verify servers of keys with; `None`: the machine's own.
     pub authorities: Option<PathBuf>,
+    pub audiences: Vec<String>,
+    /// Credentials are left in the request.
+    pub keep_credentials: bool,
+    /// Hosts that a request may choose among.
+    pub hosts: Vec<HostPattern>,
     /// For one whole decision.
     pub timeout: Option<Duration>,
-    pub callbacks: Callbacks,
 }
 
-/// A file's name and what is in it.
-pub type File = (String, String);
+impl Setting {
+    pub fn new(config: &AuthConfig, tools: Tools) -> Setting {
+        Setting {
+            compat: config.compat,
+            namespace: config.namespace.clone(),
+            client: Client::new(Trust { authorities: config.authorities.clone(), identity: None }),
+            tools,
+            authorities: config.authorities.clone(),
+            audiences: config.audiences.clone(),
+            keep_credentials: config.keep_credentials,
+            hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+            timeout: Some(config.timeout),
+        }
+    }
+}
 
 /// Makes all policies of some files ready, or says all that is wrong.
 pub fn load(files: &[File], secrets: &Store, setting: &Setting) -> Result<Index, Vec<Problem>> {

@@ -24,8 +24,9 @@ use crate::auth::responses::Response;
 use crate::auth::rules::Rule;
 use crate::auth::{Identity, Request};
 use crate::error::Error;
+use crate::message;
 use evaluator::{Gate, gate};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,6 +228,20 @@ impl Pipeline {
 }
 
 impl Refusal {
+    /// No policy speaks of a host.
+    pub fn unknown_host(host: &str) -> Box<Refusal> {
+        let body = bytes::Bytes::from_static(b"Service not found");
+        let refusal = message::Refusal { status: Fault::UnknownHost.status(), headers: HeaderMap::new(), body };
+        let policy: Arc<str> = "auth.authconfig".into();
+        let error = Error::Denied { provider: policy.clone(), refusal: Box::new(refusal) };
+        let mut refused = Refused::new(Fault::UnknownHost, &policy, error);
+        refused.reason = format!("no policy has the host {host:?}");
+        refused.message = "Service not found".into();
+        let reason = Some(refused.reason.clone());
+        let audit = Audit { policy, outcome: Fault::UnknownHost.label(), reason, ..Audit::default() };
+        Box::new(Refusal { refused, audit, explains: false })
+    }
+
     /// In the words of our own table, or of the policy.
     pub fn into_error(self) -> Error {
         if self.explains { self.refused.into_error() } else { self.refused.into_plain_error() }

@@ -1,0 +1,1 @@
+//! Policies as others write them, and what they decide.
