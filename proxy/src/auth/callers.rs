@@ -3,7 +3,7 @@
 use super::audit::Audit;
 use super::authconfig::{self, Index, Setting, Store};
 use super::credential::Location;
-use super::methods::{self, Method, Tools};
+use super::methods::{self, Memory, Method, Tools};
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
 use super::request::Edit;
 use super::revocations::Whose;
@@ -180,6 +180,12 @@ impl Authenticator {
         let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
         let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
         Ok(Authorized { allowed, edits })
+    }
+
+    /// What is remembered of others' answers, and by what.
+    pub fn memories(&self) -> Vec<Memory> {
+        let methods = self.pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
+        methods.chain(self.pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
     }
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.

@@ -30,6 +30,7 @@ pub mod secrets;
 pub mod selectors;
 pub mod site;
 pub mod values;
+pub mod verdicts;
 
 pub use callers::{Authenticator, Authorized, Caller};
 

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod authconfig;
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
@@ -18,7 +19,8 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{Auth, Jwt, Method};
+pub use auth::{ApiKey, Auth, Introspection, Jwt, Method};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};

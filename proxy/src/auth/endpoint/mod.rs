@@ -244,7 +244,6 @@ pub fn timeout(milliseconds: Option<u64>) -> Duration {
     }
 }
 
-
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
