@@ -184,8 +184,14 @@ impl Authenticator {
 
     /// What is remembered of others' answers, and by what.
     pub fn memories(&self) -> Vec<Memory> {
-        let methods = self.pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
-        methods.chain(self.pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
+        let of = |pipeline: &Pipeline| -> Vec<Memory> {
+            let methods = pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
+            methods.chain(pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
+        };
+        match &self.policies {
+            Policies::Ours(pipeline) => of(pipeline),
+            Policies::Theirs(watched) => watched.current().pipelines().flat_map(|pipeline| of(pipeline)).collect(),
+        }
     }
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.

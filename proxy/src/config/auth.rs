@@ -2,14 +2,11 @@
 //!
 //! Never opens a file: whether a key set can be read is found out when the method is opened.
 
-<<<<<<< HEAD
-use super::authconfig::{AuthConfig, RawAuthConfig};
-=======
 mod introspection;
 mod jwt;
 
+use super::authconfig::{AuthConfig, RawAuthConfig};
 use super::kubernetes::{Kubernetes, RawTokenReview, TokenReview};
->>>>>>> h/methods
 use super::kubernetes::{Kubernetes, RawTokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
@@ -137,17 +134,12 @@ struct RawHeader {
 }
 
 impl RawAuth {
-<<<<<<< HEAD
     pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
-        let authconfig = self.authconfig.map(|policies| policies.validate(base, p));
+        let authconfig = self.authconfig.map(|policies| policies.validate(base, kubernetes, p));
         if authconfig.is_some() && !self.methods.is_empty() {
             p.add("auth", "has both methods and authconfig; who enters is said in one place");
         }
         if self.methods.is_empty() && authconfig.is_none() {
-=======
-    pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
->>>>>>> h/methods
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();

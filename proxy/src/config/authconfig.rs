@@ -1,5 +1,6 @@
 //! `auth.authconfig`: policies that others wrote, and where they may be as lenient as Authorino.
 
+use super::kubernetes::Kubernetes;
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::pipeline::Leniency;
@@ -29,6 +30,8 @@ pub struct AuthConfig {
     /// Hosts that a request may choose among, where a policy makes a host from what the request says.
     pub hosts: Vec<String>,
     pub timeout: Duration,
+    /// Who is asked about tokens and accesses.
+    pub kubernetes: Kubernetes,
 }
 
 /// Where Authorino lets in whom we refuse. Each is off unless asked for.
@@ -116,14 +119,17 @@ enum RawCompat {
 }
 
 impl RawAuthConfig {
-    pub(super) fn validate(self, base: &Path, p: &mut Problems) -> AuthConfig {
+    pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> AuthConfig {
         let path = "auth.authconfig";
         let compat = match self.compat {
             None => Compat::default(),
             Some(RawCompat::Each(compat)) => compat,
             Some(RawCompat::Name(name)) if name == "authorino" => Compat::AUTHORINO,
             Some(RawCompat::Name(name)) => {
-                p.add(&format!("{path}.compat"), format!("`{name}` is none; write `authorino`, or name its ways one by one"));
+                p.add(
+                    &format!("{path}.compat"),
+                    format!("`{name}` is none; write `authorino`, or name its ways one by one"),
+                );
                 Compat::default()
             }
         };
@@ -142,6 +148,7 @@ impl RawAuthConfig {
             keep_credentials: self.keep_credentials,
             hosts: self.hosts,
             timeout: p.duration(&format!("{path}.timeout"), &self.timeout, TIMEOUT),
+            kubernetes: kubernetes.clone(),
         }
     }
 }
@@ -158,6 +165,7 @@ impl AuthConfig {
             "keep_credentials": self.keep_credentials,
             "hosts": self.hosts,
             "timeout_seconds": self.timeout.as_secs_f64(),
+            "kubernetes": self.kubernetes.dump(),
         })
     }
 }

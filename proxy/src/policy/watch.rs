@@ -42,9 +42,9 @@ mod tests {
     use super::*;
     use crate::watched::FILE_BYTES_MAX;
     use std::collections::BTreeMap;
-    use std::time::Duration;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: NAME}\n\
                         spec: {action: DENY, rules: [{}]}\n";

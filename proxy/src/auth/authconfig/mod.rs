@@ -3,6 +3,7 @@
 //! All problems of all files are told at once, each with its path. Nothing is guessed: what is not understood is refused,
 //! for a rule that silently did nothing would let in whom it was to keep out.
 
+mod access;
 mod authentication;
 mod compile;
 mod hosts;
@@ -17,6 +18,7 @@ pub use secrets::{Secret, Store};
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
 use crate::auth::site::HostPattern;
+use crate::config::Kubernetes;
 use crate::config::authconfig::{AuthConfig, Compat};
 use crate::fetch::{Client, Trust};
 use crate::policy::Problem;
@@ -43,6 +45,7 @@ pub struct Setting {
     pub hosts: Vec<HostPattern>,
     /// For one whole decision.
     pub timeout: Option<Duration>,
+    pub kubernetes: Kubernetes,
 }
 
 impl Setting {
@@ -57,6 +60,7 @@ impl Setting {
             keep_credentials: config.keep_credentials,
             hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
             timeout: Some(config.timeout),
+            kubernetes: config.kubernetes.clone(),
         }
     }
 }

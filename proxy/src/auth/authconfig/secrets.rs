@@ -120,7 +120,8 @@ impl Store {
         for (file, text) in files {
             for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
                 let read = Value::deserialize(document).map_err(|_| "is not YAML".to_owned());
-                let read = read.and_then(|value| if value.is_null() { Ok(None) } else { secret(value, namespace).map(Some) });
+                let read =
+                    read.and_then(|value| if value.is_null() { Ok(None) } else { secret(value, namespace).map(Some) });
                 match read {
                     Ok(secret) => secrets.extend(secret),
                     Err(message) => {

@@ -40,9 +40,8 @@ struct Active {
 
 pub fn open(config: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
     let config::Method::Introspection(config) = config else { unreachable!("METHODS pairs this with its setting") };
-    for (path, file) in
-        [(".client_id_file", &config.client_id_file), (".client_secret_file", &config.client_secret_file)]
-    {
+    let files = [(".client_id_file", &config.client_id_file), (".client_secret_file", &config.client_secret_file)];
+    for (path, file) in files.into_iter().filter(|_| config.held.is_none()) {
         secret(file).map_err(|message| ConfigProblem { path: path.into(), message })?;
     }
     Ok(Box::new(Introspection::new(config)))
@@ -113,7 +112,10 @@ impl Introspection {
     /// Section 2.1. Who we are goes by Basic, each half encoded as RFC 6749, section 2.3.1, asks.
     fn question(&self, token: &str) -> Result<http::Request<Bytes>, String> {
         let half = |file: &Path| secret(file).map(|text| encoded(&text));
-        let (id, secret) = (half(&self.config.client_id_file)?, half(&self.config.client_secret_file)?);
+        let (id, secret) = match &self.config.held {
+            Some((id, secret)) => (encoded(id.reveal()), encoded(secret.reveal())),
+            None => (half(&self.config.client_id_file)?, half(&self.config.client_secret_file)?),
+        };
         let mut basic = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))
             .expect("base64 can stand in a header");
         basic.set_sensitive(true);

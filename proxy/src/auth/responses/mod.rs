@@ -39,4 +39,3 @@ pub static RESPONSES: &[Kind] = &[
     Kind { name: json::NAME, label: "RESPONSE_JSON", open: json::open },
     Kind { name: plain::NAME, label: "RESPONSE_PLAIN", open: plain::open },
 ];
-

@@ -2,6 +2,7 @@
 
 use super::{Problems, Quantity, RawLocation, TIMEOUT, address, location, shown, timeout};
 use crate::auth::credential::Location;
+use crate::auth::secrets::Hidden;
 use crate::auth::verdicts::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub struct Introspection {
     /// Who we are there; read for each question.
     pub client_id_file: PathBuf,
     pub client_secret_file: PathBuf,
+    /// The same, where they are not in files.
+    pub held: Option<(Hidden, Hidden)>,
     pub token_type_hint: Option<String>,
     /// What `iss` of the answer must be. `None`: it is not looked at.
     pub issuer: Option<String>,
@@ -59,6 +62,7 @@ impl Introspection {
             endpoint,
             client_id_file,
             client_secret_file,
+            held: None,
             token_type_hint: None,
             issuer: None,
             audiences: Vec::new(),
