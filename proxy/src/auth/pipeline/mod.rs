@@ -133,7 +133,7 @@ impl Pipeline {
             Gate::Fault(words) => {
                 let error =
                     Error::Forbidden { reason: format!("the condition of {} cannot be decided: {words}", self.name) };
-                return Err(self.refuse(Refused::new(Fault::Unauthorized, &self.name, error), Audit::default(), None));
+                return Err(self.refuse(Refused::new(Fault::Unauthorized, &self.name, error), Audit::nobody(), None));
             }
         }
         let work = self.authenticate(document);
@@ -207,6 +207,7 @@ impl Pipeline {
         }
         audit.policy = self.name.clone();
         audit.outcome = refused.fault.label();
+        audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
         Box::new(Refusal { refused, audit, explains: self.explains })
@@ -215,7 +216,7 @@ impl Pipeline {
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
         let mut refused = Refused::new(Fault::Unavailable, &self.name, Error::AuthUnavailable);
         refused.reason = format!("not decided within {} ms", limit.as_millis());
-        self.refuse(refused, Audit::default(), None)
+        self.refuse(refused, Audit::nobody(), None)
     }
 
     fn call_back(&self, root: &Value) {
@@ -238,7 +239,8 @@ impl Refusal {
         refused.reason = format!("no policy has the host {host:?}");
         refused.message = "Service not found".into();
         let reason = Some(refused.reason.clone());
-        let audit = Audit { policy, outcome: Fault::UnknownHost.label(), reason, ..Audit::default() };
+        let outcome = Fault::UnknownHost.label();
+        let audit = Audit { policy, outcome, phase: "authentication", kind: "none", reason, ..Audit::default() };
         Box::new(Refusal { refused, audit, explains: false })
     }
 
