@@ -211,8 +211,9 @@ fn evaluator(
     method: Box<dyn Method>,
     location: &Location,
 ) -> Evaluator<Authentication, Identity> {
-    // What is known of a connection, or of nobody, is no credential of a request.
-    let consumes = !matches!(name, methods::anonymous::NAME | methods::mtls::NAME);
+    // What is known of a connection, or of nobody, is no credential of a request; nor is what somebody before us said.
+    let said = matches!(name, methods::plain::NAME | methods::x509::NAME);
+    let consumes = !said && !matches!(name, methods::anonymous::NAME | methods::mtls::NAME);
     let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
     let priority = i64::try_from(index).unwrap_or(i64::MAX);
     Evaluator { priority, ..Evaluator::new(name, name, inner) }

@@ -2,18 +2,20 @@
 //!
 //! Never opens a file: whether a key set can be read is found out when the method is opened.
 
+mod certificates;
 mod introspection;
 mod jwt;
 
 use super::authconfig::{AuthConfig, RawAuthConfig};
 use super::kubernetes::{Kubernetes, RawTokenReview, TokenReview};
-use super::kubernetes::{Kubernetes, RawTokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::credential::Location;
+pub use certificates::{CertificateSource, Plain, Vouchers, X509};
+use certificates::{RawPlain, RawX509};
 use http::HeaderName;
-pub use introspection::Introspection;
 use introspection::RawIntrospection;
+pub use introspection::{ClientSecret, Introspection};
 use jwt::RawJwt;
 pub use jwt::{Fetched, Jwt, Keys};
 use serde::Deserialize;
@@ -43,8 +45,12 @@ pub enum Method {
     Anonymous,
     /// Whoever shows a client certificate of the trust domain.
     Mtls,
+    /// Whoever the request says it is.
+    Plain(Plain),
     /// Whoever shows a token that the Kubernetes API knows.
     TokenReview(TokenReview),
+    /// Whoever showed a client certificate to a proxy before us.
+    X509(X509),
 }
 
 impl Method {
@@ -54,28 +60,11 @@ impl Method {
             Method::ApiKey(api_key) => &api_key.credentials,
             Method::Introspection(introspection) => &introspection.credentials,
             Method::Jwt(jwt) => &jwt.credentials,
-            Method::Anonymous | Method::Mtls | Method::TokenReview(_) => &Location::Bearer,
+            Method::Anonymous | Method::Mtls | Method::Plain(_) | Method::TokenReview(_) | Method::X509(_) => {
+                &Location::Bearer
+            }
         }
     }
-}
-
-/// Tokens are shown to the Kubernetes API.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenReview {
-    pub audiences: Audiences,
-    pub kubernetes: Kubernetes,
-    pub limits: Limits,
-}
-
-/// What a token must be made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audiences {
-    /// The host the caller asked for, without its port.
-    Host,
-    /// The API server itself, as tokens are that name no audience.
-    Server,
-    /// One of these.
-    These(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +90,9 @@ struct RawMethod {
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
     mtls: Option<Nothing>,
+    plain: Option<RawPlain>,
     token_review: Option<RawTokenReview>,
+    x509: Option<RawX509>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,17 +159,25 @@ struct Here<'a> {
 
 impl RawMethod {
     fn validate(self, here: &Here<'_>, p: &mut Problems) -> Option<Method> {
-        let RawMethod { api_key, introspection, jwt, anonymous, mtls, token_review } = self;
+        let RawMethod { api_key, introspection, jwt, anonymous, mtls, plain, token_review, x509 } = self;
         let Here { path, base, kubernetes } = here;
-        let known = anonymous.is_some() || mtls.is_some();
         let asked = [api_key.is_some(), introspection.is_some(), jwt.is_some(), token_review.is_some()];
-        let given = asked.into_iter().chain([anonymous.is_some(), mtls.is_some()]);
-        if given.filter(|given| *given).count() != 1 {
-            p.add(path, "must be exactly one of anonymous, api_key, introspection, jwt, mtls, token_review");
+        let seen = [anonymous.is_some(), mtls.is_some(), plain.is_some(), x509.is_some()];
+        if asked.into_iter().chain(seen).filter(|given| *given).count() != 1 {
+            p.add(
+                path,
+                "must be exactly one of anonymous, api_key, introspection, jwt, mtls, plain, token_review, x509",
+            );
             return None;
         }
-        if known {
+        if anonymous.is_some() || mtls.is_some() {
             return Some(if anonymous.is_some() { Method::Anonymous } else { Method::Mtls });
+        }
+        if let Some(plain) = plain {
+            return plain.validate(&format!("{path}.plain"), p).map(Method::Plain);
+        }
+        if let Some(x509) = x509 {
+            return x509.validate(&format!("{path}.x509"), base, p).map(Method::X509);
         }
         if let Some(RawApiKey { keys_file, credentials }) = api_key {
             let credentials = location(&credentials, &format!("{path}.api_key.credentials"), p);
@@ -213,20 +212,9 @@ impl Method {
             Method::Jwt(jwt) => json!({"jwt": jwt.dump()}),
             Method::Anonymous => json!({"anonymous": {}}),
             Method::Mtls => json!({"mtls": {}}),
-            Method::TokenReview(review) => json!({"token_review": {
-                "audiences": match &review.audiences {
-                    Audiences::Host => json!("host"),
-                    Audiences::Server => json!("server"),
-                    Audiences::These(these) => json!(these),
-                },
-                "allow_ttl_seconds": review.limits.good_seconds,
-                "deny_ttl_seconds": review.limits.bad_seconds,
-                "questions_max": review.limits.asking_max,
-                "questions_per_second": review.limits.asked_per_second,
-                "wait_max_seconds": review.limits.wait_max.as_secs_f64(),
-                "kubernetes": review.kubernetes.dump(),
-            }}),
+            Method::Plain(plain) => json!({"plain": plain.dump()}),
             Method::TokenReview(review) => json!({"token_review": review.dump()}),
+            Method::X509(x509) => json!({"x509": x509.dump()}),
         }
     }
 }

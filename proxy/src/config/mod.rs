@@ -19,7 +19,7 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{ApiKey, Auth, Introspection, Jwt, Method};
+pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 

@@ -6,7 +6,7 @@
 use super::{Known, Memory, Method, Presented, Tools};
 use crate::auth::verdicts::{Answer, Verdicts};
 use crate::auth::{ConfigProblem, Identity, Reason, Request};
-use crate::config;
+use crate::config::{self, ClientSecret};
 use crate::fetch::{Client, Trust};
 use crate::files::read_bounded;
 use base64::Engine;
@@ -40,9 +40,10 @@ struct Active {
 
 pub fn open(config: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
     let config::Method::Introspection(config) = config else { unreachable!("METHODS pairs this with its setting") };
-    let files = [(".client_id_file", &config.client_id_file), (".client_secret_file", &config.client_secret_file)];
-    for (path, file) in files.into_iter().filter(|_| config.held.is_none()) {
-        secret(file).map_err(|message| ConfigProblem { path: path.into(), message })?;
+    if let ClientSecret::Files { id, secret: key } = &config.client {
+        for (path, file) in [(".client_id_file", id), (".client_secret_file", key)] {
+            secret(file).map_err(|message| ConfigProblem { path: path.into(), message })?;
+        }
     }
     Ok(Box::new(Introspection::new(config)))
 }
@@ -103,7 +104,7 @@ impl Introspection {
         match answer.status() {
             StatusCode::OK => self.read(answer.body(), now_unix),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(format!("answered {}; check client_id_file and client_secret_file", status.as_u16()))
+                Err(format!("answered {}; check the client id and secret", status.as_u16()))
             }
             status => Err(format!("answered {}; 200 is needed", status.as_u16())),
         }
@@ -111,10 +112,9 @@ impl Introspection {
 
     /// Section 2.1. Who we are goes by Basic, each half encoded as RFC 6749, section 2.3.1, asks.
     fn question(&self, token: &str) -> Result<http::Request<Bytes>, String> {
-        let half = |file: &Path| secret(file).map(|text| encoded(&text));
-        let (id, secret) = match &self.config.held {
-            Some((id, secret)) => (encoded(id.reveal()), encoded(secret.reveal())),
-            None => (half(&self.config.client_id_file)?, half(&self.config.client_secret_file)?),
+        let (id, secret) = match &self.config.client {
+            ClientSecret::Files { id, secret: key } => (encoded(&secret(id)?), encoded(&secret(key)?)),
+            ClientSecret::Given { id, secret } => (encoded(id.reveal()), encoded(secret.reveal())),
         };
         let mut basic = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))
             .expect("base64 can stand in a header");

@@ -16,11 +16,8 @@ const ALLOW_TTL: Duration = Duration::from_secs(60);
 pub struct Introspection {
     /// RFC 7662, section 2.
     pub endpoint: String,
-    /// Who we are there; read for each question.
-    pub client_id_file: PathBuf,
-    pub client_secret_file: PathBuf,
-    /// The same, where they are not in files.
-    pub held: Option<(Hidden, Hidden)>,
+    /// Who we are there.
+    pub client: ClientSecret,
     pub token_type_hint: Option<String>,
     /// What `iss` of the answer must be. `None`: it is not looked at.
     pub issuer: Option<String>,
@@ -34,6 +31,14 @@ pub struct Introspection {
     pub authorities: Option<PathBuf>,
     pub limits: Limits,
     pub credentials: Location,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientSecret {
+    /// Read for each question.
+    Files { id: PathBuf, secret: PathBuf },
+    /// From a Secret that a policy names.
+    Given { id: Hidden, secret: Hidden },
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,12 +62,10 @@ pub(super) struct RawIntrospection {
 
 impl Introspection {
     /// Everything as it is without further settings.
-    pub fn new(endpoint: String, client_id_file: PathBuf, client_secret_file: PathBuf) -> Introspection {
+    pub fn new(endpoint: String, client: ClientSecret) -> Introspection {
         Introspection {
             endpoint,
-            client_id_file,
-            client_secret_file,
-            held: None,
+            client,
             token_type_hint: None,
             issuer: None,
             audiences: Vec::new(),
@@ -75,10 +78,14 @@ impl Introspection {
     }
 
     pub(super) fn dump(&self) -> Value {
+        let files = match &self.client {
+            ClientSecret::Files { id, secret } => [Some(id), Some(secret)],
+            ClientSecret::Given { .. } => [None, None],
+        };
         json!({
             "endpoint": self.endpoint,
-            "client_id_file": self.client_id_file,
-            "client_secret_file": self.client_secret_file,
+            "client_id_file": files[0],
+            "client_secret_file": files[1],
             "token_type_hint": self.token_type_hint,
             "issuer": self.issuer,
             "audiences": self.audiences,
@@ -103,6 +110,7 @@ impl RawIntrospection {
         let credentials = location(&self.credentials, &format!("{path}.credentials"), p);
         let endpoint = address(&self.endpoint, &format!("{path}.endpoint"), p)?;
         let (id, secret) = (base.join(self.client_id_file), base.join(self.client_secret_file));
+        let client = ClientSecret::Files { id, secret };
         Some(Introspection {
             token_type_hint: self.token_type_hint,
             issuer: self.issuer,
@@ -111,7 +119,7 @@ impl RawIntrospection {
             authorities: self.authorities.map(|file| base.join(file)),
             limits,
             credentials,
-            ..Introspection::new(endpoint, id, secret)
+            ..Introspection::new(endpoint, client)
         })
     }
 

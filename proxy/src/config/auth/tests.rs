@@ -105,7 +105,8 @@ fn which_token_methods_are_refused_and_why() {
 fn what_do_the_other_methods_mean() {
     let (auth, problems) = of("[{api_key: {keys_file: k, credentials: {header: {name: X-Api-Key}}}},
         {introspection: {endpoint: 'https://a/introspect', client_id_file: i, client_secret_file: s, allow_ttl: 10s}},
-        {token_review: {}}, {mtls: {}}, {anonymous: {}}]");
+        {token_review: {}}, {mtls: {}}, {anonymous: {}}, {plain: {selector: 'request.headers.x-user'}},
+        {x509: {authorities: ca.pem, from_peers: ['spiffe://td/ns/edge/sa/gateway']}}]");
     assert_eq!(problems, "");
     let places: Vec<&Location> = auth.methods.iter().map(Method::credentials).collect();
     assert_eq!(places[0], &Location::Header(HeaderName::from_static("x-api-key"), String::new()));
@@ -116,4 +117,6 @@ fn what_do_the_other_methods_mean() {
         (&json!(10), &json!("/etc/s"))
     );
     assert!(auth.methods[2].dump()["token_review"].is_object());
+    assert_eq!(auth.methods[5].dump()["plain"]["selector"], json!("request.headers.x-user"));
+    assert_eq!(auth.methods[6].dump()["x509"]["xfcc_header"], json!("x-forwarded-client-cert"));
 }

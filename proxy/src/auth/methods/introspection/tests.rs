@@ -79,7 +79,7 @@ async fn setting(change: impl FnOnce(&mut config::Introspection)) -> Setting {
     let (id, secret) = (folder.path().join("id"), folder.path().join("secret"));
     std::fs::write(&id, "side:car\n").unwrap();
     std::fs::write(&secret, "s/e=cret\n").unwrap();
-    let mut config = config::Introspection::new(server.address.clone(), id, secret);
+    let mut config = config::Introspection::new(server.address.clone(), ClientSecret::Files { id, secret });
     change(&mut config);
     Setting { server, method: Introspection::new(&config), folder }
 }
@@ -213,7 +213,10 @@ fn which_settings_are_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let (id, secret) = (folder.path().join("id"), folder.path().join("secret"));
     std::fs::write(&id, "id").unwrap();
-    let config = config::Method::Introspection(config::Introspection::new("http://a/".into(), id, secret.clone()));
+    let config = config::Method::Introspection(config::Introspection::new(
+        "http://a/".into(),
+        ClientSecret::Files { id, secret: secret.clone() },
+    ));
     let problem = |config: &config::Method| open(config, &Tools::new()).err().unwrap();
     assert_eq!(problem(&config).path, ".client_secret_file");
     std::fs::write(&secret, "\n").unwrap();
