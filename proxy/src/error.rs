@@ -4,6 +4,7 @@
 //! Public words help the caller mend the request, and never help a stranger guess.
 
 use crate::message::Refusal;
+use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,14 @@ pub enum Error {
     #[error("the authorizer {provider} answered {}", .refusal.status.as_u16())]
     Denied { provider: Arc<str>, refusal: Box<Refusal> },
 
+    /// The same, with headers that a policy wants the caller told.
+    #[error("{error}")]
+    Explained { error: Box<Error>, headers: Box<HeaderMap> },
+
     // ----------------------------------------------------------------------------------------------- not right now
+    /// Whoever knows callers (the Kubernetes API, an authorization server) did not answer: nobody is let in on a guess.
+    #[error("the caller could not be checked; try again")]
+    AuthUnavailable,
     #[error("the queue is full: {waiting} requests are waiting")]
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
@@ -182,6 +190,18 @@ impl Error {
         Error::Invalid { message: message.into(), param: Some(param.into()) }
     }
 
+    /// Adds what a policy wants the caller told, in the place of what the table would have said.
+    pub fn explain(&self, headers: &mut HeaderMap) {
+        if let Error::Explained { headers: told, .. } = self {
+            for name in told.keys() {
+                headers.remove(name);
+            }
+            for (name, value) in told.iter() {
+                headers.append(name, value.clone());
+            }
+        }
+    }
+
     /// THE table.
     pub fn verdict(&self) -> Verdict {
         use Error::*;
@@ -205,6 +225,8 @@ impl Error {
                 let status = refusal.status.as_u16();
                 (status, grpc::of_status(status), "denied", "auth")
             }
+            Explained { error, .. } => return error.verdict(),
+            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
@@ -233,7 +255,9 @@ impl Error {
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
             // A moment's patience at least: what trickles in would be gone with the next few words.
             Error::RateLimited { quota } => Some(quota.retry_after.max(Duration::from_secs(1))),
-            Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => Some(Duration::from_secs(1)),
+            Error::AuthUnavailable | Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -252,6 +276,7 @@ impl Error {
                 let words = String::from_utf8_lossy(&refusal.body);
                 words.chars().take(DENIED_WORDS_MAX).collect()
             }
+            Error::Explained { error, .. } => error.words(),
             other => other.to_string(),
         }
     }

@@ -11,12 +11,12 @@ pub use usage::BYTES_PER_TOKEN;
 
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
-use crate::auth::request::{self, Authenticated};
+use crate::auth::request;
 use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{Meter, TRIES, explain};
+use crate::exchange::{Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
@@ -33,7 +33,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -97,8 +96,8 @@ pub struct Handover {
     stopped: Option<Error>,
     /// In the queue, for waiting again.
     place: Option<Place>,
-    /// The caller's rights end then.
-    expires: Option<Instant>,
+    /// The caller's.
+    rights: Rights,
     busy: Busy,
 }
 
@@ -114,13 +113,7 @@ pub struct Passage {
 }
 
 impl Handover {
-    pub(crate) fn new(
-        passage: Passage,
-        config: &Forward,
-        record: Record,
-        expires: Option<Instant>,
-        busy: Busy,
-    ) -> Handover {
+    pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
         let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
@@ -145,7 +138,7 @@ impl Handover {
             upgrade,
             stopped: None,
             place: None,
-            expires,
+            rights,
             busy,
         }
     }
@@ -250,8 +243,8 @@ impl Handover {
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
     pub fn passes(&mut self, piece: &mut Option<Bytes>) -> pingora_core::Result<()> {
-        if self.expires.is_some_and(|at| Instant::now() >= at) {
-            return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
+        if let Err(error) = self.rights.must_last() {
+            return Err(self.stop(error));
         }
         if self.busy.facts().is_over() {
             return Err(self.stop(Error::Draining));
@@ -377,10 +370,10 @@ pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<E
 }
 
 /// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
-    let same = |edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name)),
-        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
+pub fn edits_of(edits: &[request::Edit], head: &Head) -> Vec<Edit> {
+    let same = |edit: &request::Edit| match edit {
+        request::Edit::Strip(name) => Some(Edit::Remove(name.clone())),
+        request::Edit::Set(name, value) => Some(Edit::Set(name.clone(), value.clone())),
         request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
             Some(kept) => Edit::Set(COOKIE, kept.clone()),
             None => Edit::Remove(COOKIE),
@@ -388,7 +381,7 @@ pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
         // The target is taken from the head.
         request::Edit::StripParameter(_) => None,
     };
-    token.edits().into_iter().filter_map(same).collect()
+    edits.iter().filter_map(same).collect()
 }
 
 /// All lines of a header as one; `None` without any, or where one is no text.

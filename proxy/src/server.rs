@@ -154,6 +154,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),
@@ -238,6 +239,7 @@ impl Server {
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
