@@ -4,7 +4,6 @@
 //! lists and watches); `make e2e-kubernetes` shows that the real one does so. Knows a handful of tokens.
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -126,7 +125,7 @@ async fn answer(world: Arc<Mutex<World>>, request: Request<Incoming>) -> Result<
         (Some(Answer::Json(code, value)), _) => whole(code, &value),
         (Some(Answer::Lines(lines)), _) => {
             let lines = lines.into_iter().map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
-            let body = StreamBody::new(futures_util::stream::iter(lines).boxed());
+            let body = StreamBody::new(futures_util::stream::iter(lines));
             Response::new(BodyExt::boxed(body))
         }
         (None, REVIEW) => whole(StatusCode::CREATED, &review(&world.lock().unwrap(), &body["spec"])),

@@ -1,7 +1,7 @@
 //! TokenReview against the fake API server: who is let in, how often it is asked, and what its silence means.
 
 use super::*;
-use crate::auth::verdicts::{Limits, Remembers, Which};
+use crate::auth::verdicts::{Limits, Which};
 use crate::kube::client::fake::Fake;
 use crate::message::Head;
 use crate::tls::identity::Peer;
