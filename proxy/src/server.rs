@@ -272,6 +272,7 @@ impl Server {
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());

@@ -2,7 +2,7 @@
 
 use super::audit::Audit;
 use super::credential::Location;
-use super::methods::{self, Memory, Method};
+use super::methods::{self, Memory, Method, Tools};
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
 use super::request::Edit;
 use super::revocations::Whose;
@@ -20,6 +20,7 @@ pub const CREDENTIALS: [HeaderName; 4] =
 /// Whom to ask.
 pub struct Authenticator {
     pipeline: Arc<Pipeline>,
+    tools: Tools,
 }
 
 /// A caller whose name is known, and the policy that knows it.
@@ -73,11 +74,12 @@ impl Caller {
         if !self.consumes() {
             return Vec::new();
         }
+        let mut strips: Vec<Edit> = self.pipeline.credentials().map(strip).collect();
         // Our own list of methods says of no place that it is for anybody else.
         if !self.pipeline.explains {
-            return CREDENTIALS.map(Edit::Strip).into();
+            strips.extend(CREDENTIALS.map(Edit::Strip));
         }
-        self.pipeline.credentials().map(strip).collect()
+        strips
     }
 }
 
@@ -99,22 +101,24 @@ impl Authenticator {
                 message: "no method is listed, so nobody could enter; list `anonymous: {}` to let everybody in".into(),
             });
         }
+        let tools = Tools::new();
         let mut evaluators = Vec::with_capacity(configs.len());
         for (index, config) in configs.iter().enumerate() {
             let kind = methods::kind(config);
-            let method = (kind.open)(config).map_err(|problem| ConfigProblem {
+            let method = (kind.open)(config, &tools).map_err(|problem| ConfigProblem {
                 path: format!("auth.methods[{index}].{}{}", kind.name, problem.path),
                 message: problem.message,
             })?;
-            evaluators.push(evaluator(index, kind.name, method));
+            evaluators.push(evaluator(index, kind.name, method, config.credentials()));
         }
         let authentication = Phase::new(evaluators);
         let pipeline = Pipeline { name: "auth.methods".into(), authentication, ..Pipeline::default() };
-        Ok(Authenticator::of(pipeline))
+        Ok(Authenticator { pipeline: Arc::new(pipeline), tools })
     }
 
-    pub fn of(pipeline: Pipeline) -> Authenticator {
-        Authenticator { pipeline: Arc::new(pipeline) }
+    /// Fetches the keys of issuers, for ever. Start it on one runtime only.
+    pub async fn tend(self: Arc<Self>) {
+        self.tools.keys.clone().run().await
     }
 
     /// Who calls. The first way to know callers that knows this one decides.
@@ -149,10 +153,15 @@ impl Authenticator {
 }
 
 /// In our own list the order is the priority.
-fn evaluator(index: usize, name: &'static str, method: Box<dyn Method>) -> Evaluator<Authentication, Identity> {
+fn evaluator(
+    index: usize,
+    name: &'static str,
+    method: Box<dyn Method>,
+    location: &Location,
+) -> Evaluator<Authentication, Identity> {
     // What is known of a connection, or of nobody, is no credential of a request.
     let consumes = !matches!(name, methods::anonymous::NAME | methods::mtls::NAME);
-    let inner = Authentication { consumes, ..Authentication::new(method, Location::Bearer) };
+    let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
     let priority = i64::try_from(index).unwrap_or(i64::MAX);
     Evaluator { priority, ..Evaluator::new(name, name, inner) }
 }

@@ -2,20 +2,33 @@
 //!
 //! Knows no dialect, reads no body, and takes the time as an argument.
 
+pub mod api_keys;
 pub mod audit;
 mod cache;
+pub mod callbacks;
 pub mod callers;
 pub mod credential;
+pub mod endpoint;
+pub mod expressions;
+pub mod go_regex;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
+pub mod jwt;
+mod keys;
 pub mod metadata;
 pub mod methods;
+pub mod patterns;
 pub mod pipeline;
 pub mod request;
+mod reread;
 pub mod responses;
 pub mod revocations;
 pub mod rules;
+pub mod secrets;
+pub mod selectors;
+pub mod site;
+pub mod values;
 pub mod verdicts;
 
 pub use callers::{Authenticator, Authorized, Caller};
@@ -45,6 +58,8 @@ pub enum Reason {
     Issuer,
     Audience,
     Subject,
+    /// A claim that must be there is not.
+    Claim,
     NotYetValid,
     Expired,
     /// Whoever was asked about it does not know it, or knows it no more.
@@ -66,6 +81,7 @@ impl Reason {
             Reason::Issuer => "issuer",
             Reason::Audience => "audience",
             Reason::Subject => "subject",
+            Reason::Claim => "claim",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
             Reason::Rejected => "rejected",

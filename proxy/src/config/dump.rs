@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Audiences, Behind, Config, Destination, Forward, Method, Worker};
+use super::{Behind, Config, Destination, Forward, Method, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn seconds(duration: Duration) -> f64 {
 impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
-        let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
+        let methods: Vec<Value> = self.auth.methods.iter().map(Method::dump).collect();
         let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
@@ -98,27 +98,4 @@ fn forward(forward: &Forward) -> Value {
         "response_timeout_seconds": forward.response_timeout.map(seconds),
         "start_timeout_seconds": seconds(forward.start_timeout),
     })
-}
-
-fn method(method: &Method) -> Value {
-    match method {
-        Method::Jwt(jwt) => {
-            json!({"jwt": {"issuer": jwt.issuer, "audience": jwt.audience, "jwks_file": jwt.jwks_file}})
-        }
-        Method::Anonymous => json!({"anonymous": {}}),
-        Method::Mtls => json!({"mtls": {}}),
-        Method::TokenReview(review) => json!({"token_review": {
-            "audiences": match &review.audiences {
-                Audiences::Host => json!("host"),
-                Audiences::Server => json!("server"),
-                Audiences::These(these) => json!(these),
-            },
-            "allow_ttl_seconds": review.limits.good_seconds,
-            "deny_ttl_seconds": review.limits.bad_seconds,
-            "questions_max": review.limits.asking_max,
-            "questions_per_second": review.limits.asked_per_second,
-            "wait_max_seconds": seconds(review.limits.wait_max),
-            "kubernetes": review.kubernetes.dump(),
-        }}),
-    }
 }

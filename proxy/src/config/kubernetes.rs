@@ -2,9 +2,9 @@
 //!
 //! By default as every pod may: the service's name, and the files a service account is mounted with. Reads nothing.
 
+use super::auth::{Audiences, TokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
-use super::{Audiences, TokenReview};
 use crate::auth::verdicts::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -3,6 +3,7 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod auth;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -17,6 +18,7 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
+pub use auth::{ApiKey, Audiences, Auth, Jwt, Method, TokenReview};
 pub use kubernetes::Kubernetes;
 pub use providers::{HeaderPattern, Provider, Service};
 
@@ -58,52 +60,6 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Auth {
-    /// Tried in order; at least one.
-    pub methods: Vec<Method>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Method {
-    Jwt(Jwt),
-    /// Everybody, without a credential.
-    Anonymous,
-    /// Whoever shows a client certificate of the trust domain.
-    Mtls,
-    /// Whoever shows a token that the Kubernetes API knows.
-    TokenReview(TokenReview),
-}
-
-/// Tokens are shown to the Kubernetes API.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenReview {
-    pub audiences: Audiences,
-    pub kubernetes: Kubernetes,
-    pub limits: crate::auth::verdicts::Limits,
-}
-
-/// What a token must be made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audiences {
-    /// The host the caller asked for, without its port.
-    Host,
-    /// The API server itself, as tokens are that name no audience.
-    Server,
-    /// One of these.
-    These(Vec<String>),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Jwt {
-    /// What `iss` must be.
-    pub issuer: String,
-    /// What `aud` must be or contain.
-    pub audience: String,
-    /// A JSON Web Key Set (RFC 7517 §5).
-    pub jwks_file: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -2,14 +2,15 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
-use super::kubernetes::{Kubernetes, RawKubernetes, RawTokenReview};
+use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::rate_limits::RawRateLimits;
 use super::tls::RawTls;
-use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
+use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,33 +49,6 @@ pub struct Raw {
     healthz: Option<String>,
     outbound: Option<RawOutbound>,
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAuth {
-    methods: Vec<RawMethod>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMethod {
-    jwt: Option<RawJwt>,
-    anonymous: Option<Nothing>,
-    mtls: Option<Nothing>,
-    token_review: Option<RawTokenReview>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawJwt {
-    issuer: String,
-    audience: String,
-    jwks_file: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +113,18 @@ impl Problems {
             Err(words) => self.add(path, words),
         }
         default
+    }
+
+    /// A duration that may be nothing at all.
+    pub(super) fn duration_or_none(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+        match given.as_ref().map(Quantity::duration) {
+            None => default,
+            Some(Ok(duration)) => duration,
+            Some(Err(words)) => {
+                self.add(path, words);
+                default
+            }
+        }
     }
 
     pub(super) fn optional(
@@ -255,37 +241,6 @@ fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p
             p.add("worker", "exactly one of `worker` and `forward` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
         }
-    }
-}
-
-impl RawAuth {
-    fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
-            p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
-        }
-        let mut methods = Vec::new();
-        for (at, method) in self.methods.into_iter().enumerate() {
-            let path = format!("auth.methods[{at}]");
-            match (method.jwt, method.anonymous, method.mtls, method.token_review) {
-                (Some(jwt), None, None, None) => {
-                    for (name, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
-                        if value.is_empty() {
-                            p.add(&format!("{path}.jwt.{name}"), "must not be empty");
-                        }
-                    }
-                    let jwks_file = base.join(jwt.jwks_file);
-                    methods.push(Method::Jwt(Jwt { issuer: jwt.issuer, audience: jwt.audience, jwks_file }));
-                }
-                (None, Some(Nothing {}), None, None) => methods.push(Method::Anonymous),
-                (None, None, Some(Nothing {}), None) => methods.push(Method::Mtls),
-                (None, None, None, Some(review)) => {
-                    let review = review.validate(&format!("{path}.token_review"), kubernetes, p);
-                    methods.push(Method::TokenReview(review));
-                }
-                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls, token_review"),
-            }
-        }
-        Auth { methods }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Ways to prove who one is. An open set: a method is one file and a line in [`METHODS`].
 
 pub mod anonymous;
+pub mod api_key;
 pub mod jwt;
 pub mod mtls;
 pub mod token_review;
 
+use super::jwks_fetch::RemoteKeys;
 use super::pipeline::Document;
 use super::verdicts::Remembers;
 use super::{ConfigProblem, Identity, Reason, Request};
@@ -52,17 +54,37 @@ pub trait Method: Send + Sync {
     }
 }
 
+/// What methods are opened with: whatever several of them share.
+#[derive(Clone)]
+pub struct Tools {
+    /// Keys of issuers; whoever runs it fetches them.
+    pub keys: Arc<RemoteKeys>,
+}
+
+impl Tools {
+    pub fn new() -> Tools {
+        Tools { keys: Arc::new(RemoteKeys::new(None)) }
+    }
+}
+
+impl Default for Tools {
+    fn default() -> Tools {
+        Tools::new()
+    }
+}
+
 /// A line of the table.
 pub struct Kind {
     /// As in the configuration and in [`Identity::method`].
     pub name: &'static str,
     /// The problem's path is below the method's own name: `.jwks_file`, or empty.
-    pub open: fn(&config::Method) -> Result<Box<dyn Method>, ConfigProblem>,
+    pub open: fn(&config::Method, &Tools) -> Result<Box<dyn Method>, ConfigProblem>,
 }
 
 /// All methods, sorted by name.
 pub static METHODS: &[Kind] = &[
     Kind { name: anonymous::NAME, open: anonymous::open },
+    Kind { name: api_key::NAME, open: api_key::open },
     Kind { name: jwt::NAME, open: jwt::open },
     Kind { name: mtls::NAME, open: mtls::open },
     Kind { name: token_review::NAME, open: token_review::open },
@@ -72,6 +94,7 @@ pub static METHODS: &[Kind] = &[
 pub fn kind(config: &config::Method) -> &'static Kind {
     let name = match config {
         config::Method::Anonymous => anonymous::NAME,
+        config::Method::ApiKey(_) => api_key::NAME,
         config::Method::Jwt(_) => jwt::NAME,
         config::Method::Mtls => mtls::NAME,
         config::Method::TokenReview(_) => token_review::NAME,
@@ -87,7 +110,7 @@ mod tests {
     fn does_the_table_agree_with_the_configuration() {
         let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
         assert!(names.is_sorted());
-        assert_eq!(names, ["anonymous", "jwt", "mtls", "token_review"]);
+        assert_eq!(names, ["anonymous", "api_key", "jwt", "mtls", "token_review"]);
         assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
     }
 }

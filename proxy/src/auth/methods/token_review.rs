@@ -4,7 +4,7 @@
 //! Asks once for a token, however many callers show it, and believes the answer for a while. A server that does not
 //! answer lets nobody in, and is never taken for one that refused. Never reads a clock.
 
-use super::{Known, Memory, Method, Presented};
+use super::{Known, Memory, Method, Presented, Tools};
 use crate::auth::verdicts::{Answer, Verdicts};
 use crate::auth::{ConfigProblem, Identity, Reason, Request};
 use crate::config::{self, Audiences};
@@ -35,7 +35,7 @@ struct Reviewed {
     expires_at_unix: Option<u64>,
 }
 
-pub fn open(config: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
+pub fn open(config: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
     let config::Method::TokenReview(config) = config else { unreachable!("METHODS pairs this with its setting") };
     Ok(Box::new(TokenReview::new(config)))
 }
