@@ -16,7 +16,7 @@ use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::{Answers, Exchange};
+use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::Authorizers;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
@@ -154,6 +154,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),
@@ -162,6 +163,7 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
         });

@@ -267,13 +267,18 @@ impl Authenticated {
 
     /// Does the edits.
     pub fn apply(&self, head: &mut Head) {
-        for edit in self.edits() {
-            match edit {
-                Edit::Strip(name) => drop(head.headers.remove(name)),
-                Edit::Set(name, value) => drop(head.headers.insert(name, value)),
-                Edit::StripParameter(name) => strip_parameter(head, &name),
-                Edit::StripCookie(name) => strip_cookie(head, &name),
-            }
+        apply(&self.edits(), head);
+    }
+}
+
+/// Does edits to the head that stages after this one see.
+pub fn apply(edits: &[Edit], head: &mut Head) {
+    for edit in edits {
+        match edit {
+            Edit::Strip(name) => drop(head.headers.remove(name)),
+            Edit::Set(name, value) => drop(head.headers.insert(name, value.clone())),
+            Edit::StripParameter(name) => strip_parameter(head, name),
+            Edit::StripCookie(name) => strip_cookie(head, name),
         }
     }
 }

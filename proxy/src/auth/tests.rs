@@ -84,8 +84,16 @@ fn es256(issuer: &Issuer, claims: &Value) -> String {
 
 /// None of the methods here waits for anything.
 fn identified(authenticator: &Authenticator, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
-    let request = Request { head, peer, host: "model.test", destination: "10.0.0.1:8443".parse().unwrap(), now_unix };
-    authenticator.identify(request).now_or_never().expect("nothing to wait for")
+    let request = Request {
+        head,
+        peer,
+        host: "model.test",
+        destination: "10.0.0.1:8443".parse().unwrap(),
+        now_unix,
+        extra: None,
+    };
+    let known = authenticator.identify(request).now_or_never().expect("nothing to wait for");
+    known.map(|caller| caller.identity().clone()).map_err(|refusal| refusal.into_error())
 }
 
 fn label(result: Result<Identity, Error>) -> &'static str {
@@ -103,6 +111,13 @@ impl Setting {
     }
 }
 
+fn authorized(authenticator: &Authenticator, head: &Head) -> Authorized {
+    let (peer, destination) = (peer(), "10.0.0.1:8443".parse().unwrap());
+    let request = Request { head, peer: &peer, host: "model.test", destination, now_unix: NOW, extra: None };
+    let work = async { authenticator.authorize(authenticator.identify(request).await.ok()?, NOW).await.ok() };
+    work.now_or_never().expect("nothing to wait for").expect("whom a method knows may go on")
+}
+
 #[test]
 fn who_is_a_good_token() {
     let setting = setting(&[]);
@@ -112,7 +127,7 @@ fn who_is_a_good_token() {
         assert_eq!((identity.subject.as_str(), identity.issuer.as_str(), identity.method), ("ada", ISSUER, "jwt"));
         assert_eq!(identity.claims["role"], "reader");
         assert_eq!(identity.expires_at_unix, Some(NOW + 60 + methods::jwt::LEEWAY_SECONDS));
-        let authorized = setting.authenticator.authorize(identity).unwrap();
+        let authorized = authorized(&setting.authenticator, &head(&[&format!("bearer {token}")]));
         assert_eq!(authorized.identity().subject, "ada");
     }
 }

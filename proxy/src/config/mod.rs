@@ -9,6 +9,7 @@ pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod rate_limits;
 mod raw;
 mod tls;
 
@@ -37,6 +38,7 @@ pub struct Config {
     pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
+    pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,

@@ -6,6 +6,7 @@ use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::rate_limits::RawRateLimits;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub struct Raw {
     queue: RawQueue,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    rate_limits: RawRateLimits,
     #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
@@ -195,6 +198,7 @@ impl Raw {
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
@@ -208,6 +212,12 @@ impl Raw {
             p.add(
                 "forward.to",
                 "`original` needs interception.inbound: only a redirect tells where a caller was going",
+            );
+        }
+        if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+            p.add(
+                &at,
+                "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix",
             );
         }
         if config.listen == config.admin && config.listen.port() != 0 {

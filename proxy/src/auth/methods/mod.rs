@@ -2,8 +2,9 @@
 
 pub mod anonymous;
 pub mod jwt;
-mod mtls;
+pub mod mtls;
 
+use super::pipeline::Document;
 use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
 use crate::tls::identity::Peer;
@@ -14,6 +15,8 @@ pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// From the place where this method's credentials are looked for; `None` if nothing is there.
     pub credential: Option<&'a str>,
+    /// The request as rules see it, built if somebody asks.
+    pub document: &'a Document<'a>,
 }
 
 /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
@@ -24,6 +27,11 @@ pub trait Method: Send + Sync {
 
     /// Whether it lets in callers who show nothing.
     fn takes_strangers(&self) -> bool {
+        false
+    }
+
+    /// Whether it asks somebody else; who answers at once is asked before.
+    fn is_remote(&self) -> bool {
         false
     }
 
