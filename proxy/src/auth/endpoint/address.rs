@@ -243,11 +243,19 @@ fn origin(uri: &Uri) -> Result<Origin, String> {
     };
     let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or("has no host")?;
     if authority.as_str().contains('@') {
-        return Err("has a name or password before its host; put it into a Secret, and that into sharedSecretRef".into());
+        return Err(
+            "has a name or password before its host; put it into a Secret, and that into sharedSecretRef".into()
+        );
     }
     // What follows the host is a port, or the author meant something else.
     let port = match &authority.as_str()[authority.host().len()..] {
-        "" | ":" => if https { 443 } else { 80 },
+        "" | ":" => {
+            if https {
+                443
+            } else {
+                80
+            }
+        }
         port => port[1..].parse().map_err(|_| "has a port that is none")?,
     };
     Ok(Origin { https, host: authority.host().to_ascii_lowercase(), port })

@@ -145,7 +145,9 @@ fn kept_for(expires_in: &Value) -> Duration {
         _ => None,
     };
     let Some(seconds) = seconds.filter(|seconds: &f64| seconds.is_finite()) else { return KEPT_UNSAID };
-    let whole = Duration::try_from_secs_f64(seconds).unwrap_or(if seconds > 0.0 { KEPT_MAX } else { Duration::ZERO }).min(KEPT_MAX);
+    let whole = Duration::try_from_secs_f64(seconds)
+        .unwrap_or(if seconds > 0.0 { KEPT_MAX } else { Duration::ZERO })
+        .min(KEPT_MAX);
     whole.saturating_sub(BEFORE_EXPIRY)
 }
 

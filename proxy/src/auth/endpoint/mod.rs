@@ -235,7 +235,6 @@ pub fn timeout(milliseconds: Option<u64>) -> Duration {
     }
 }
 
-
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]

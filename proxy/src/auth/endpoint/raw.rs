@@ -163,9 +163,10 @@ impl RawHttpEndpoint {
         // Of both, the token is shown: so Authorino documents it.
         let credential = match (&self.oauth2, &self.shared_secret_ref) {
             (Some(raw), _) => raw.clone().compile(site).map(Credential::Granted).map_err(|(key, words)| (key, words)),
-            (None, Some(secret)) => {
-                site.secret(&secret.name, &secret.key).map(Credential::Shared).map_err(|words| ("sharedSecretRef", words))
-            }
+            (None, Some(secret)) => site
+                .secret(&secret.name, &secret.key)
+                .map(Credential::Shared)
+                .map_err(|words| ("sharedSecretRef", words)),
             (None, None) => return None,
         };
         match credential {

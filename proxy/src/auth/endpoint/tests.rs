@@ -163,8 +163,12 @@ async fn is_a_granted_token_reused_and_renewed() {
     let (count, refused) = (served.clone(), Arc::new(AtomicU32::new(0)));
     let refuse = refused.clone();
     let server = Server::start(move |request| match request.uri().path() {
-        "/token" => json(value!({"access_token": format!("t{}", count.fetch_add(1, Ordering::Relaxed)), "expires_in": 3600})),
-        "/brief" => json(value!({"access_token": format!("t{}", count.fetch_add(1, Ordering::Relaxed)), "expires_in": 5})),
+        "/token" => {
+            json(value!({"access_token": format!("t{}", count.fetch_add(1, Ordering::Relaxed)), "expires_in": 3600}))
+        }
+        "/brief" => {
+            json(value!({"access_token": format!("t{}", count.fetch_add(1, Ordering::Relaxed)), "expires_in": 5}))
+        }
         "/form" if request.headers().contains_key("authorization") => status(401),
         "/form" => json(value!({"access_token": "f"})),
         "/no" => Response::builder().status(400).body(r#"{"error":"invalid_client"}"#.into()).unwrap(),
@@ -280,7 +284,10 @@ fn which_settings_are_refused_and_with_what_words() {
         ("{url: 'http://h/', headers: {Host: {value: x}}}", "http.headers.Host: is set by the connection"),
         ("{url: 'http://h/', headers: {'a b': {value: x}}}", "http.headers.a b: names no header"),
         ("{url: 'http://h/', headers: {a: {value: x}, A: {value: x}}}", "http.headers.a: is there twice"),
-        ("{url: 'http://h/', sharedSecretRef: {name: no, key: k}}", "http.sharedSecretRef: key \"k\" of the Secret ns/no"),
+        (
+            "{url: 'http://h/', sharedSecretRef: {name: no, key: k}}",
+            "http.sharedSecretRef: key \"k\" of the Secret ns/no",
+        ),
         ("{url: 'http://h/', sharedSecretRef: {name: broken, key: line}}", "holds a line break"),
         (
             "{url: 'http://h/', headers: {authorization: {value: x}}, sharedSecretRef: {name: talker, key: password}}",
@@ -315,7 +322,7 @@ fn what_can_a_request_make_of_an_url() {
         assert!(sent(&ground, text).unwrap_err().contains("dots"), "{text}");
     }
     assert!(sent(&ground, "{url: 'http://h/', headers: {a: {selector: request.headers.x-line}}}").is_err());
-    let error = sent(&ground, "urlExpression: \"'http://h' + request.headers.x-id\"").unwrap_err();
+    let error = sent(&ground, "urlExpression: \"'http://h' + request.headers['x-id']\"").unwrap_err();
     assert_eq!(error, "the URL leads to a host that it must not");
 
     ground.hosts = vec![HostPattern::parse("*.internal").unwrap()];
@@ -325,7 +332,8 @@ fn what_can_a_request_make_of_an_url() {
         question.map(|question| question.request().uri().to_string())
     };
     assert_eq!(chosen("a.internal:8080"), Ok("http://a.internal:8080/x/a%2Fb".into()));
-    for host in ["evil", "a.internal@evil", "evil/.internal", "evil?.internal", "evil#.internal", "evil\\.internal", ""] {
+    for host in ["evil", "a.internal@evil", "evil/.internal", "evil?.internal", "evil#.internal", "evil\\.internal", ""]
+    {
         assert!(chosen(host).is_err(), "{host}");
     }
 }
@@ -359,8 +367,8 @@ proptest! {
     #[test]
     fn does_no_expression_lead_where_its_author_did_not(a in any::<String>(), b in "[a-z:/?#@%.\\\\ ]{0,20}") {
         let ground = Ground::new(SECRETS);
-        let endpoint = compiled(&ground, "urlExpression: \"'http://h.example' + a + b\"").unwrap();
-        for root in [value!({"a": a, "b": b}), value!({"a": "/", "b": b}), value!({"a": "/?", "b": b})] {
+        let endpoint = compiled(&ground, "urlExpression: \"'http://h.example' + request.a + request.b\"").unwrap();
+        for root in [value!({"request": {"a": a, "b": b}}), value!({"request": {"a": "/", "b": b}}), value!({"request": {"a": "/?", "b": b}})] {
             if let Ok(question) = endpoint.question(&root) {
                 prop_assert_eq!(question.request().uri().host(), Some("h.example"));
                 prop_assert_eq!(question.request().uri().port_u16().unwrap_or(80), 80);

@@ -51,9 +51,11 @@ impl UserInfo {
         if let Some(name) = raw.identity_source.filter(|name| !name.is_empty()) {
             let bad = |words: &str| ("identitySource", format!("{name:?} {words}"));
             let source = site.identities.get(&name).ok_or_else(|| bad("is no authentication of this policy"))?;
-            let issuer = source.issuer.as_ref().ok_or_else(|| bad("has no jwt.issuerUrl; write userInfoUrl instead"))?;
+            let issuer =
+                source.issuer.as_ref().ok_or_else(|| bad("has no jwt.issuerUrl; write userInfoUrl instead"))?;
             let discovery = Discovery::new(client.clone(), issuer, "openid-configuration", timeout);
-            let endpoint = Endpoint::Discovered(discovery.map_err(|words| bad(&format!("has an issuerUrl that {words}")))?);
+            let endpoint =
+                Endpoint::Discovered(discovery.map_err(|words| bad(&format!("has an issuerUrl that {words}")))?);
             return Ok(UserInfo { client, endpoint, locations: vec![source.location.clone()], timeout });
         }
         let url = raw.user_info_url.ok_or_else(|| ("identitySource", "or userInfoUrl is needed".to_owned()))?;
