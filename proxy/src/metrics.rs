@@ -5,6 +5,7 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 use crate::admission::Snapshot;
+use crate::ext_authz::server::Counted;
 use crate::policy::Watched;
 use crate::tls::Status;
 use prometheus::core::Collector;
@@ -21,6 +22,8 @@ const FIRST_TOKEN_BUCKETS: &[f64] =
     &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// From "at once" to the longest wait configured by default.
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 150.0, 300.0];
+/// A verdict from a cache is microseconds, one from an issuer elsewhere a second.
+const DECISION_BUCKETS: &[f64] = &[0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 /// Every value of `Snapshot::worker`.
 const WORKER_STATES: &[&str] = &["asleep", "awake", "backoff", "stopping", "waking"];
 
@@ -49,6 +52,7 @@ pub struct Metrics {
     worker_wake_seconds: Counter,
     identity: IdentityGauges,
     policy: PolicyGauges,
+    authorizations: Counted,
     log_dropped: IntCounter,
     process: Process,
 }
@@ -209,6 +213,16 @@ impl PolicyGauges {
     }
 }
 
+/// Answers to gateways.
+fn authorizations(l: &Ledger) -> Counted {
+    let seconds = ("outrider_authorization_duration_seconds", "Time from a gateway's question to the decision.");
+    Counted {
+        // Authorino's name, for its dashboards.
+        status: l.counters("auth_server_response_status", "Answers to gateways by code.", &["status"]),
+        seconds: l.histograms(seconds.0, seconds.1, &["protocol"], DECISION_BUCKETS),
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
@@ -271,6 +285,7 @@ impl Metrics {
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
             policy: PolicyGauges::new(&l),
+            authorizations: authorizations(&l),
             log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,
@@ -280,6 +295,11 @@ impl Metrics {
     /// Questions to external authorizers, by provider and result; a handle on the family.
     pub fn ext_authz(&self) -> IntCounterVec {
         self.policy.ext_authz.clone()
+    }
+
+    /// Answers to gateways; handles on the families.
+    pub fn authorizations(&self) -> Counted {
+        self.authorizations.clone()
     }
 
     /// What the next exposition says of the policies in force, and of looks at their folder.
@@ -381,6 +401,8 @@ mod tests {
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
+        metrics.authorizations().status.with_label_values(&["OK"]).inc();
+        metrics.authorizations().seconds.with_label_values(&["grpc"]).observe(0.0001);
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

@@ -4,6 +4,7 @@
 //! cores, for nothing is stolen and nothing wakes a neighbour. The thread that called [`run`] conducts: signals, the
 //! admin listener, starting and stopping the worker.
 
+pub mod authorizer;
 mod door;
 mod listeners;
 pub mod memory;
@@ -17,7 +18,8 @@ use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange};
-use crate::ext_authz::Authorizers;
+use crate::ext_authz::client::Authorizers;
+use crate::ext_authz::server::Methods;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
 use crate::policy::watch::WATCH_PERIOD;
@@ -28,6 +30,7 @@ use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
 use crate::worker::{Known, Uds, take_seat};
+use authorizer::Counter;
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
 use std::net::{SocketAddr, TcpListener};
@@ -120,6 +123,7 @@ pub struct Server {
     listener: TcpListener,
     admin: TcpListener,
     way_out: Option<WayOut>,
+    counter: Option<Counter>,
     cut: watch::Sender<bool>,
 }
 
@@ -133,7 +137,15 @@ impl Server {
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
-        let ports = ports(&listener, &admin, way_out.as_ref())?;
+        let counter = config.served.as_ref().map(|served| {
+            let decide = Arc::new(Methods(authenticator.clone()));
+            Counter::open(served, identity.as_ref(), decide, journal.metrics.authorizations())
+        });
+        let counter = counter.transpose()?;
+        let mut ports = ports(&listener, &admin, way_out.as_ref())?;
+        for (_, address) in counter.as_ref().map(Counter::addresses).transpose()?.into_iter().flatten() {
+            ports.push(address.port());
+        }
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
@@ -166,7 +178,20 @@ impl Server {
             cut: to_cut,
         });
         let target = parts.target;
-        Ok(Server { config, exchange, target, acceptor, identity, source, policed, listener, admin, way_out, cut })
+        Ok(Server {
+            config,
+            exchange,
+            target,
+            acceptor,
+            identity,
+            source,
+            policed,
+            listener,
+            admin,
+            way_out,
+            counter,
+            cut,
+        })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -212,11 +237,15 @@ impl Server {
             let (end_worker, worker_ended) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
             drop(self.listener);
+            let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
             let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
             let deadline = drain.when_told(&mut stop).await;
+            if let Some(counter) = counter {
+                counter.drain(deadline.saturating_duration_since(Instant::now())).await;
+            }
             if let Some(way_out) = self.way_out {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }

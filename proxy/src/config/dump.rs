@@ -62,6 +62,7 @@ impl Config {
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
             "probes": self.probes.dump(),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
+            "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
         })
     }
 }

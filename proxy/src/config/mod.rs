@@ -10,6 +10,7 @@ mod probes;
 pub mod providers;
 pub mod quantity;
 mod raw;
+pub mod served;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
@@ -43,6 +44,8 @@ pub struct Config {
     pub probes: Probes,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
+    /// `None`: no gateway is answered.
+    pub served: Option<served::Served>,
 }
 
 /// Who answers.

@@ -6,6 +6,7 @@ use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::served::RawServed;
 use super::tls::RawTls;
 use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
 use serde::Deserialize;
@@ -40,11 +41,12 @@ pub struct Raw {
     #[serde(default)]
     probes: RawProbes,
     outbound: Option<RawOutbound>,
+    ext_authz_server: Option<RawServed>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawAuth {
+pub(super) struct RawAuth {
     methods: Vec<RawMethod>,
 }
 
@@ -111,7 +113,7 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-pub(super) struct Problems(Vec<String>);
+pub(super) struct Problems(pub(super) Vec<String>);
 
 impl Problems {
     pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
@@ -199,7 +201,11 @@ impl Raw {
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
+            served: self.ext_authz_server.map(|served| served.validate(p)),
         };
+        if let Some(served) = &config.served {
+            served.check_identity(config.tls.source.is_some(), p);
+        }
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
         }
@@ -242,7 +248,7 @@ fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p
 }
 
 impl RawAuth {
-    fn validate(self, base: &Path, p: &mut Problems) -> Auth {
+    pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Auth {
         if self.methods.is_empty() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
