@@ -3,28 +3,36 @@
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod failure;
+mod gauge;
+pub mod usage;
+
+pub use usage::BYTES_PER_TOKEN;
+
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
-use crate::auth::request::{self, Authenticated};
+use crate::auth::request;
 use crate::config::{Destination, Forward, Protocol, Xfcc};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{TRIES, explain};
+use crate::exchange::{Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
 use crate::tls::xfcc;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use failure::error_of;
+use gauge::Gauge;
+use http::header::{ACCEPT_ENCODING, COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use pingora_core::ErrorType;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -75,6 +83,7 @@ pub struct Handover {
     h2c: bool,
     timeouts: Timeouts,
     edits: Vec<Edit>,
+    gauge: Gauge,
     pub record: Record,
     /// After an upgrade bytes are no body, and have no end.
     upgrade: bool,
@@ -82,8 +91,8 @@ pub struct Handover {
     stopped: Option<Error>,
     /// In the queue, for waiting again.
     place: Option<Place>,
-    /// The caller's rights end then.
-    expires: Option<Instant>,
+    /// The caller's.
+    rights: Rights,
     busy: Busy,
 }
 
@@ -95,17 +104,12 @@ pub struct Passage {
     pub dialect: Option<&'static dyn Dialect>,
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
+    pub meter: Meter,
 }
 
 impl Handover {
-    pub(crate) fn new(
-        passage: Passage,
-        config: &Forward,
-        record: Record,
-        expires: Option<Instant>,
-        busy: Busy,
-    ) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits } = passage;
+    pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
+        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -123,11 +127,12 @@ impl Handover {
             h2c,
             timeouts,
             edits,
+            gauge: Gauge::new(meter),
             record,
             upgrade,
             stopped: None,
             place: None,
-            expires,
+            rights,
             busy,
         }
     }
@@ -200,6 +205,9 @@ impl Handover {
             }
             request.set_raw_path(target.as_bytes())?;
         }
+        if self.gauge.reads() {
+            request.remove_header(&ACCEPT_ENCODING);
+        }
         for edit in &self.edits {
             match edit {
                 Edit::Remove(name) => drop(request.remove_header(name)),
@@ -215,6 +223,10 @@ impl Handover {
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.gauge.begins(self.record.status, &response.headers);
+            for (name, value) in &self.gauge.headers() {
+                let _ = response.insert_header(name, value);
+            }
         }
         if !response.headers.contains_key("x-request-id")
             && let Ok(id) = HeaderValue::from_str(&self.record.request_id)
@@ -224,15 +236,43 @@ impl Handover {
     }
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
-    pub fn passes(&mut self, bytes: usize) -> pingora_core::Result<()> {
-        if self.expires.is_some_and(|at| Instant::now() >= at) {
-            return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
+    pub fn passes(&mut self, piece: &mut Option<Bytes>) -> pingora_core::Result<()> {
+        if let Err(error) = self.rights.must_last() {
+            return Err(self.stop(error));
         }
         if self.busy.facts().is_over() {
             return Err(self.stop(Error::Draining));
         }
-        self.record.sent(bytes);
+        if self.gauge.spoke() {
+            return Err(pingora_core::Error::new(ErrorType::Custom("stopped")));
+        }
+        let Some(bytes) = piece else { return Ok(()) };
+        self.record.sent(bytes.len());
+        let told = self.gauge.piece(bytes);
+        self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
+        if let Err(error) = told {
+            self.say(piece, error);
+        }
         Ok(())
+    }
+
+    /// Ends a stream of events with one more, which says why.
+    fn say(&mut self, piece: &mut Option<Bytes>, error: Error) {
+        let parts = self.refusal(&error);
+        let body = parts.iter().find_map(|part| if let Part::Body(body) = part { Some(body) } else { None });
+        let mut last = BytesMut::from(&*piece.take().unwrap_or_default());
+        last.extend_from_slice(&gauge::event(body.map_or(&[], |body| body)));
+        *piece = Some(last.freeze());
+        // It may have been the last piece anyway.
+        self.record.refused(&error.verdict(), error.to_string());
+        self.stopped = Some(error);
+    }
+
+    fn refusal(&self, error: &Error) -> Vec<Part> {
+        match self.dialect {
+            Some(dialect) => dialect.refusal(&self.head, &error.verdict()),
+            None => neutral_refusal(&self.head, &error.verdict()),
+        }
     }
 
     /// A piece of the request passes, unless it is too much.
@@ -260,41 +300,20 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
+        if self.gauge.spoke() {
+            // Clients that wait for the end before they believe an event see the one that says why.
+            return Some(vec![Part::End(None)]);
+        }
         if silent {
             return None;
         }
-        let mut parts = match self.dialect {
-            Some(dialect) => dialect.refusal(&self.head, &verdict),
-            None => neutral_refusal(&self.head, &verdict),
-        };
+        let mut parts = self.refusal(&error);
         for part in &mut parts {
             if let Part::Head { headers, .. } = part {
                 explain(headers, &verdict);
             }
         }
         Some(parts)
-    }
-}
-
-fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
-    use ErrorType as E;
-    match (error.esource(), error.etype()) {
-        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
-            Error::invalid("the body's chunked encoding is broken")
-        }
-        (ErrorSource::Downstream, E::InvalidHTTPHeader) if !head_sent => {
-            Error::invalid("a header that says how the request is to be passed on makes no sense")
-        }
-        (ErrorSource::Downstream, _) => Error::CallerLeft,
-        (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
-            Error::WorkerGone
-        }
-        (_, E::SocketError) => Error::WorkerGone,
-        (_, E::ReadTimedout | E::WriteTimedout) => Error::UpstreamTimeout,
-        (_, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade) if !head_sent => {
-            Error::WorkerNonsense { reason: "it broke the protocol".into() }
-        }
-        _ => Error::WorkerLost,
     }
 }
 
@@ -342,10 +361,10 @@ pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<E
 }
 
 /// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
-    let same = |edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name)),
-        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
+pub fn edits_of(edits: &[request::Edit], head: &Head) -> Vec<Edit> {
+    let same = |edit: &request::Edit| match edit {
+        request::Edit::Strip(name) => Some(Edit::Remove(name.clone())),
+        request::Edit::Set(name, value) => Some(Edit::Set(name.clone(), value.clone())),
         request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
             Some(kept) => Edit::Set(COOKIE, kept.clone()),
             None => Edit::Remove(COOKIE),
@@ -353,7 +372,7 @@ pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
         // The target is taken from the head.
         request::Edit::StripParameter(_) => None,
     };
-    token.edits().into_iter().filter_map(same).collect()
+    edits.iter().filter_map(same).collect()
 }
 
 /// All lines of a header as one; `None` without any, or where one is no text.

@@ -29,6 +29,7 @@ pub mod outbound;
 pub mod policy;
 pub mod record;
 pub mod redirect;
+pub mod rls;
 pub mod scale;
 pub mod server;
 pub mod tls;

@@ -8,6 +8,7 @@ mod lines;
 
 pub use lines::Lines;
 
+use crate::auth::audit::Audit;
 use crate::error::Verdict;
 use crate::metrics::Metrics;
 use crate::tls::Peer;
@@ -67,6 +68,8 @@ pub struct Record {
     pub shadow: Vec<String>,
     /// External authorizers that were asked, and what came of it.
     pub authorizers: Vec<String>,
+    /// Who decided that the caller may, or may not, and why.
+    pub auth: Option<Audit>,
     pub request_bytes: usize,
     pub response_bytes: usize,
     /// LLM tokens: prompt, completion.
@@ -102,6 +105,7 @@ impl Record {
             audited: Vec::new(),
             shadow: Vec::new(),
             authorizers: Vec::new(),
+            auth: None,
             request_bytes: 0,
             response_bytes: 0,
             usage: (0, 0),
@@ -187,6 +191,9 @@ impl Record {
         line.list("audited", &self.audited);
         line.list("shadow", &self.shadow);
         line.list("authorizers", &self.authorizers);
+        if let Some(auth) = &self.auth {
+            line.object("auth", |line| auth.write(line));
+        }
         line.number("request_bytes", self.request_bytes as u64);
         line.number("response_bytes", self.response_bytes as u64);
         line.number("prompt_tokens", self.usage.0);

@@ -6,6 +6,7 @@
 
 pub mod authorizer;
 mod door;
+mod drain;
 mod listeners;
 pub mod memory;
 mod way_out;
@@ -17,7 +18,7 @@ use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::{Answers, Exchange};
+use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
 use crate::ext_authz::server::Methods;
 use crate::metrics::Metrics;
@@ -32,7 +33,7 @@ use crate::tls::sources::{self, Source};
 use crate::worker::{Known, Uds, take_seat};
 use authorizer::Counter;
 use door::{App, app};
-use pingora_core::apps::HttpServerApp;
+use drain::Drain;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +167,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),
@@ -174,6 +176,7 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
         });
@@ -266,6 +269,7 @@ impl Server {
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -316,43 +320,6 @@ impl Seat {
             }
         })
         // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
-    }
-}
-
-/// What the end of the server takes.
-struct Drain<'a> {
-    exchange: &'a Exchange,
-    apps: Vec<Arc<App>>,
-    halt: watch::Sender<bool>,
-    cut: &'a watch::Sender<bool>,
-    timeout: Duration,
-    /// Closed when the last caller is gone.
-    all_gone: mpsc::Receiver<()>,
-}
-
-impl Drain<'_> {
-    /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-    /// Gives the moment by which all must be over.
-    async fn when_told(mut self, stop: &mut mpsc::UnboundedReceiver<()>) -> Instant {
-        stop.recv().await;
-        let deadline = Instant::now() + self.timeout;
-        tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
-        // Readiness goes with it.
-        self.exchange.admission.drain();
-        // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
-        self.halt.send_replace(true);
-        // … and idle http/1 connections are closed now.
-        for app in &self.apps {
-            app.http_cleanup().await;
-        }
-        tokio::select! {
-            _ = self.all_gone.recv() => return deadline,
-            () = tokio::time::sleep_until(deadline) => tracing::warn!("the drain timed out; what still runs is cut"),
-            _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
-        }
-        self.cut.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
-        Instant::now()
     }
 }
 

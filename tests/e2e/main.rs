@@ -7,6 +7,7 @@ mod drain;
 mod forwarded;
 mod hostile;
 mod intercept;
+mod limits;
 mod mesh;
 mod redirect;
 mod rotation;

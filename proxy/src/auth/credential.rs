@@ -25,6 +25,10 @@ pub enum Location {
 pub fn take<'a>(head: &'a Head, location: &Location) -> Result<Option<&'a str>, Reason> {
     match location {
         Location::Bearer => bearer(&head.headers),
+        // RFC 9110, 11.6.2: one Authorization line. Whoever reads the other of two sees another caller.
+        Location::Header(name, _) if name == AUTHORIZATION && head.headers.get_all(name).iter().count() > 1 => {
+            Err(Reason::Ambiguous)
+        }
         Location::Header(name, prefix) => {
             let lines = head.headers.get_all(name).iter();
             let tokens = lines.filter_map(|line| Some(line.to_str().ok()?.strip_prefix(prefix.as_str())?.trim()));
@@ -44,6 +48,7 @@ fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>
     match (tokens.next(), token) {
         (Some(_), _) => Err(Reason::Ambiguous),
         (None, "") => Err(Reason::Malformed),
+        (None, token) if token.len() > CREDENTIAL_BYTES_MAX => Err(Reason::Malformed),
         (None, token) => Ok(Some(token)),
     }
 }

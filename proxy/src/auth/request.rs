@@ -9,14 +9,13 @@
 
 use super::Reason;
 use super::cache::Cache;
-use super::credential::{CREDENTIAL_BYTES_MAX, Location, take};
+use super::credential::{Location, take};
 use super::jwks::KeySet;
-use super::jwks_fetch::{Remote, RemoteKeys};
-use super::methods::jwt::{Expected, LEEWAY_SECONDS, Verified, verify_for};
+use super::jwks_fetch::{RemoteKeys, Wanted};
+use super::jwt::{Expected, Verified, unverified_issuer, verify};
+use super::keys::Keys;
 use crate::message::Head;
 use crate::policy::{JwtRule, KeySource, Problem, RequestPrincipal};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use std::sync::Arc;
@@ -36,21 +35,8 @@ pub struct RequestAuthenticator {
 
 struct Rule {
     rule: JwtRule,
+    expected: Expected,
     keys: Keys,
-}
-
-enum Keys {
-    Fixed(Arc<KeySet>),
-    Remote(Arc<Remote>),
-}
-
-impl Keys {
-    fn current(&self) -> Option<Arc<KeySet>> {
-        match self {
-            Keys::Fixed(keys) => Some(keys.clone()),
-            Keys::Remote(remote) => remote.keys(),
-        }
-    }
 }
 
 /// A token that was checked, with everything that follows from it.
@@ -94,9 +80,12 @@ impl RequestAuthenticator {
                         continue;
                     }
                 },
-                source => Keys::Remote(remote.want(source, rule.timeout)),
+                source => Keys::Remote(remote.want(&Wanted::new(source.clone(), rule.timeout))),
             };
-            ready.push(Rule { rule: rule.clone(), keys });
+            let issuer = Some(rule.issuer.clone());
+            let audiences = rule.audiences.clone();
+            let expected = Expected { issuer, audiences, subject_required: false, ..Expected::default() };
+            ready.push(Rule { rule: rule.clone(), expected, keys });
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -147,7 +136,7 @@ impl RequestAuthenticator {
     fn accept(&self, token: &str, rules: &[usize], now_unix: u64) -> Result<Arc<Accepted>, Reason> {
         if let Some(accepted) = self.cache.get(token)
             && rules.contains(&accepted.rule)
-            && self.rules[accepted.rule].keys.current().is_some_and(|keys| Arc::ptr_eq(&keys, &accepted.keys))
+            && self.rules[accepted.rule].keys.are(&accepted.keys, now_unix)
         {
             accepted.verified.check_time(now_unix)?;
             return Ok(accepted);
@@ -171,16 +160,14 @@ impl RequestAuthenticator {
     }
 
     fn check(&self, token: &str, index: usize, now_unix: u64) -> Result<Accepted, Reason> {
-        let Rule { rule, keys: source } = &self.rules[index];
-        let keys = source.current().ok_or(Reason::KeysUnavailable)?;
-        let expected = Expected { issuer: &rule.issuer, audiences: &rule.audiences, subject_required: false };
-        let verified = verify_for(token, &keys, &expected, now_unix).inspect_err(|reason| {
+        let Rule { rule, expected, keys: source } = &self.rules[index];
+        let keys = source.current(now_unix).ok_or(Reason::KeysUnavailable)?;
+        let verified = verify(token, &keys, expected, now_unix).inspect_err(|reason| {
             if let (Reason::UnknownKey, Keys::Remote(remote)) = (reason, source) {
                 remote.hurry();
             }
         })?;
-        let expires = verified.expires_unix.saturating_add(LEEWAY_SECONDS);
-        let principal = RequestPrincipal::of(split(&verified.claims, &rule.space_delimited_claims), expires);
+        let principal = RequestPrincipal::of(split(&verified.claims, &rule.space_delimited_claims), verified.ends_unix);
         let headers = headers(rule, token, &verified.claims);
         Ok(Accepted { rule: index, keys, verified, principal, headers })
     }
@@ -192,24 +179,6 @@ fn problem(rule: &JwtRule, message: &str) -> Problem {
         document: format!("RequestAuthentication {}", rule.policy),
         path: format!("spec.jwtRules[{}].jwks", rule.index),
         message: message.into(),
-    }
-}
-
-/// Only to know which rule to ask: nothing is believed yet.
-fn unverified_issuer(token: &str) -> Result<String, Reason> {
-    #[derive(serde::Deserialize)]
-    struct Claims {
-        iss: String,
-    }
-    if token.len() > CREDENTIAL_BYTES_MAX {
-        return Err(Reason::Malformed);
-    }
-    let payload = token.split('.').nth(1).ok_or(Reason::Malformed)?;
-    let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Reason::Malformed)?;
-    let claims: Value = serde_json::from_slice(&bytes).map_err(|_| Reason::Malformed)?;
-    match serde_json::from_value::<Claims>(claims) {
-        Ok(Claims { iss }) => Ok(iss),
-        Err(_) => Err(Reason::Issuer),
     }
 }
 
@@ -267,13 +236,18 @@ impl Authenticated {
 
     /// Does the edits.
     pub fn apply(&self, head: &mut Head) {
-        for edit in self.edits() {
-            match edit {
-                Edit::Strip(name) => drop(head.headers.remove(name)),
-                Edit::Set(name, value) => drop(head.headers.insert(name, value)),
-                Edit::StripParameter(name) => strip_parameter(head, &name),
-                Edit::StripCookie(name) => strip_cookie(head, &name),
-            }
+        apply(&self.edits(), head);
+    }
+}
+
+/// Does edits to the head that stages after this one see.
+pub fn apply(edits: &[Edit], head: &mut Head) {
+    for edit in edits {
+        match edit {
+            Edit::Strip(name) => drop(head.headers.remove(name)),
+            Edit::Set(name, value) => drop(head.headers.insert(name, value.clone())),
+            Edit::StripParameter(name) => strip_parameter(head, name),
+            Edit::StripCookie(name) => strip_cookie(head, name),
         }
     }
 }

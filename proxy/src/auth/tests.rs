@@ -2,7 +2,8 @@
 
 use super::issuer::{Issuer, Token};
 use super::*;
-use crate::config::{Jwt, Method as Config};
+use crate::config::Jwt;
+use crate::config::auth::{Keys, Method as Config};
 use crate::files::write_private;
 use crate::message::Head;
 use base64::Engine;
@@ -23,7 +24,8 @@ struct Setting {
 }
 
 fn jwt(directory: &tempfile::TempDir) -> Config {
-    Config::Jwt(Jwt { issuer: ISSUER.into(), audience: AUDIENCE.into(), jwks_file: directory.path().join("jwks.json") })
+    let keys = Keys::File(directory.path().join("jwks.json"));
+    Config::Jwt(Jwt::new(keys, Some(ISSUER.into()), vec![AUDIENCE.into()]))
 }
 
 fn setting(more: &[Config]) -> Setting {
@@ -84,8 +86,16 @@ fn es256(issuer: &Issuer, claims: &Value) -> String {
 
 /// None of the methods here waits for anything.
 fn identified(authenticator: &Authenticator, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
-    let request = Request { head, peer, host: "model.test", destination: "10.0.0.1:8443".parse().unwrap(), now_unix };
-    authenticator.identify(request).now_or_never().expect("nothing to wait for")
+    let request = Request {
+        head,
+        peer,
+        host: "model.test",
+        destination: "10.0.0.1:8443".parse().unwrap(),
+        now_unix,
+        extra: None,
+    };
+    let known = authenticator.identify(request).now_or_never().expect("nothing to wait for");
+    known.map(|caller| caller.identity().clone()).map_err(|refusal| refusal.into_error())
 }
 
 fn label(result: Result<Identity, Error>) -> &'static str {
@@ -103,6 +113,13 @@ impl Setting {
     }
 }
 
+fn authorized(authenticator: &Authenticator, head: &Head) -> Authorized {
+    let (peer, destination) = (peer(), "10.0.0.1:8443".parse().unwrap());
+    let request = Request { head, peer: &peer, host: "model.test", destination, now_unix: NOW, extra: None };
+    let work = async { authenticator.authorize(authenticator.identify(request).await.ok()?, NOW).await.ok() };
+    work.now_or_never().expect("nothing to wait for").expect("whom a method knows may go on")
+}
+
 #[test]
 fn who_is_a_good_token() {
     let setting = setting(&[]);
@@ -111,8 +128,8 @@ fn who_is_a_good_token() {
         let identity = identified(&setting.authenticator, &head(&[&format!("bearer {token}")]), &peer(), NOW).unwrap();
         assert_eq!((identity.subject.as_str(), identity.issuer.as_str(), identity.method), ("ada", ISSUER, "jwt"));
         assert_eq!(identity.claims["role"], "reader");
-        assert_eq!(identity.expires_at_unix, Some(NOW + 60 + methods::jwt::LEEWAY_SECONDS));
-        let authorized = setting.authenticator.authorize(identity).unwrap();
+        assert_eq!(identity.expires_at_unix, Some(NOW + 60 + jwt::LEEWAY_SECONDS));
+        let authorized = authorized(&setting.authenticator, &head(&[&format!("bearer {token}")]));
         assert_eq!(authorized.identity().subject, "ada");
     }
 }
@@ -320,7 +337,7 @@ fn what_a_wrong_setting_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let absent = problem(&[Config::Anonymous, jwt(&directory)]);
     assert!(absent.starts_with("auth.methods[1].jwt.jwks_file: ") && absent.contains("jwks.json"), "{absent}");
-    let empty = Config::Jwt(Jwt { issuer: ISSUER.into(), audience: String::new(), jwks_file: "x".into() });
+    let empty = Config::Jwt(Jwt::new(Keys::File("x".into()), Some(ISSUER.into()), vec![String::new()]));
     assert!(problem(&[empty]).starts_with("auth.methods[0].jwt.audience: "));
 }
 

@@ -143,7 +143,8 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let opened = config.tls.as_ref().map(sources::open).transpose()?.flatten();
     let (identity, source) = opened.unzip();
-    let decide = Arc::new(Methods(Arc::new(Authenticator::from_config(&config.auth.methods)?)));
+    let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+    let decide = Arc::new(Methods(authenticator.clone()));
     let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations())?;
     let admin = listeners::listen("admin", config.admin)?;
     let answering = Answering { doors: counter.addresses()?, admin: admin.local_addr()? };
@@ -153,6 +154,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
         if let (Some(source), Some(identity)) = (source, &identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(authenticator.tend());
         let (drain, draining) = watch::channel(false);
         let office = Arc::new(Office { metrics, identity, draining });
         tokio::spawn(serve_admin(tokio::net::TcpListener::from_std(admin)?, office));

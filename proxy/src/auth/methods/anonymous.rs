@@ -1,6 +1,6 @@
 //! Everybody may enter, nameless. Never forgives a credential that another method refused.
 
-use super::{Known, Method, Presented};
+use super::{Known, Method, Presented, Tools};
 use crate::auth::{ConfigProblem, Identity};
 use crate::config;
 use crate::tls::identity::Peer;
@@ -11,7 +11,7 @@ pub const NAME: &str = "anonymous";
 
 struct Anonymous;
 
-pub fn open(_: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
+pub fn open(_: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
     Ok(Box::new(Anonymous))
 }
 

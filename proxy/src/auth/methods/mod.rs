@@ -1,19 +1,25 @@
 //! Ways to prove who one is. An open set: a method is one file and a line in [`METHODS`].
 
 pub mod anonymous;
+pub mod api_key;
 pub mod jwt;
-mod mtls;
+pub mod mtls;
 
+use super::jwks_fetch::RemoteKeys;
+use super::pipeline::Document;
 use super::{ConfigProblem, Identity, Reason, Request};
 use crate::config;
 use crate::tls::identity::Peer;
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 /// What a caller has to show, before any body is read.
 pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// From the place where this method's credentials are looked for; `None` if nothing is there.
     pub credential: Option<&'a str>,
+    /// The request as rules see it, built if somebody asks.
+    pub document: &'a Document<'a>,
 }
 
 /// `None`: the caller shows nothing that this method reads. An error: it does, and it is no good.
@@ -27,9 +33,33 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether it asks somebody else; who answers at once is asked before.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Whether the connection alone tells it who calls.
     fn knows_by_connection(&self, _peer: &Peer) -> bool {
         false
+    }
+}
+
+/// What methods are opened with: whatever several of them share.
+#[derive(Clone)]
+pub struct Tools {
+    /// Keys of issuers; whoever runs it fetches them.
+    pub keys: Arc<RemoteKeys>,
+}
+
+impl Tools {
+    pub fn new() -> Tools {
+        Tools { keys: Arc::new(RemoteKeys::new(None)) }
+    }
+}
+
+impl Default for Tools {
+    fn default() -> Tools {
+        Tools::new()
     }
 }
 
@@ -38,12 +68,13 @@ pub struct Kind {
     /// As in the configuration and in [`Identity::method`].
     pub name: &'static str,
     /// The problem's path is below the method's own name: `.jwks_file`, or empty.
-    pub open: fn(&config::Method) -> Result<Box<dyn Method>, ConfigProblem>,
+    pub open: fn(&config::Method, &Tools) -> Result<Box<dyn Method>, ConfigProblem>,
 }
 
 /// All methods, sorted by name.
 pub static METHODS: &[Kind] = &[
     Kind { name: anonymous::NAME, open: anonymous::open },
+    Kind { name: api_key::NAME, open: api_key::open },
     Kind { name: jwt::NAME, open: jwt::open },
     Kind { name: mtls::NAME, open: mtls::open },
 ];
@@ -52,6 +83,7 @@ pub static METHODS: &[Kind] = &[
 pub fn kind(config: &config::Method) -> &'static Kind {
     let name = match config {
         config::Method::Anonymous => anonymous::NAME,
+        config::Method::ApiKey(_) => api_key::NAME,
         config::Method::Jwt(_) => jwt::NAME,
         config::Method::Mtls => mtls::NAME,
     };
@@ -66,7 +98,7 @@ mod tests {
     fn does_the_table_agree_with_the_configuration() {
         let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
         assert!(names.is_sorted());
-        assert_eq!(names, ["anonymous", "jwt", "mtls"]);
+        assert_eq!(names, ["anonymous", "api_key", "jwt", "mtls"]);
         assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
     }
 }

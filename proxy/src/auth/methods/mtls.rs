@@ -1,6 +1,6 @@
 //! The client certificate is the credential. Never looks at a header.
 
-use super::{Known, Method, Presented};
+use super::{Known, Method, Presented, Tools};
 use crate::auth::{ConfigProblem, Identity};
 use crate::config;
 use crate::tls::identity::Peer;
@@ -11,7 +11,7 @@ pub const NAME: &str = "mtls";
 
 struct Mtls;
 
-pub fn open(_: &config::Method) -> Result<Box<dyn Method>, ConfigProblem> {
+pub fn open(_: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
     Ok(Box::new(Mtls))
 }
 

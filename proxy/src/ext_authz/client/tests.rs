@@ -125,7 +125,7 @@ fn option(key: &str, value: &str, append: bool) -> v3::HeaderValueOption {
 
 fn ok(headers: Vec<v3::HeaderValueOption>, remove: &[&str]) -> v3::CheckResponse {
     let headers_to_remove = remove.iter().map(ToString::to_string).collect();
-    let response = HttpResponse::OkResponse(v3::OkHttpResponse { headers, headers_to_remove });
+    let response = HttpResponse::OkResponse(v3::OkHttpResponse { headers, headers_to_remove, ..Default::default() });
     v3::CheckResponse { status: Some(v3::Status::default()), http_response: Some(response), dynamic_metadata: None }
 }
 

@@ -74,6 +74,8 @@ pub enum Decision {
 pub struct Allowed {
     pub set: Vec<(HeaderName, HeaderValue)>,
     pub remove: Vec<HeaderName>,
+    /// Of the query. Over HTTP there is no way to say it.
+    pub remove_parameters: Vec<String>,
     /// For the gateway's other filters.
     pub dynamic_metadata: Map<String, Value>,
 }
@@ -150,10 +152,11 @@ impl Decision {
         let status = Some(Status { code: self.code().number(), message: String::new() });
         match self {
             Decision::Allowed(allowed) => {
-                let Allowed { set, remove, dynamic_metadata } = *allowed;
+                let Allowed { set, remove, remove_parameters, dynamic_metadata } = *allowed;
                 let ok = OkHttpResponse {
                     headers: set.iter().map(|(name, value)| option(name, value, false)).collect(),
                     headers_to_remove: remove.into_iter().map(|name| name.to_string()).collect(),
+                    query_parameters_to_remove: remove_parameters,
                 };
                 let dynamic_metadata = (!dynamic_metadata.is_empty()).then(|| wire_object(&dynamic_metadata));
                 CheckResponse { status, http_response: Some(HttpResponse::OkResponse(ok)), dynamic_metadata }

@@ -70,9 +70,11 @@ impl Check {
         Request {
             head: &self.head,
             peer: &self.peer,
-            host: &self.host,
+            // Which policy it is; rules see the host that was asked for, which `extra` has.
+            host: &self.lookup,
             destination: self.destination,
             now_unix: self.now_unix,
+            extra: Some(&self.extra),
         }
     }
 }

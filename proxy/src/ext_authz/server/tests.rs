@@ -95,13 +95,17 @@ fn how_a_decision_is_said_over_both_protocols() {
         let mut dynamic_metadata = serde_json::Map::new();
         dynamic_metadata.insert("user".into(), json!({"n": 1, "list": [null, true, "x"]}));
         let remove = vec![HeaderName::from_static("authorization"), HeaderName::from_static("x-api-key")];
-        Allowed { set: vec![header("x-user", "jane")], remove, dynamic_metadata }.into()
+        let set = vec![header("x-user", "jane")];
+        Allowed { set, remove, remove_parameters: vec!["key".into()], dynamic_metadata }.into()
     };
     let response = allowed().into_check_response();
     let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("allowed") };
     assert_eq!(response.status.unwrap().code, 0);
     assert_eq!(ok.headers[0].header.as_ref().unwrap().value, "jane");
-    assert_eq!(ok.headers_to_remove, ["authorization", "x-api-key"]);
+    assert_eq!(
+        (ok.headers_to_remove.join(" "), &ok.query_parameters_to_remove[0]),
+        ("authorization x-api-key".into(), &"key".to_owned())
+    );
     assert_eq!(response.dynamic_metadata.unwrap().fields.len(), 1);
     let response = allowed().into_http();
     assert_eq!((response.status(), &response.headers()["x-user"]), (StatusCode::OK, &HeaderValue::from_static("jane")));

@@ -1,0 +1,1 @@
+//! Order, priorities and failures, over evaluators that say what a test wants.
