@@ -236,16 +236,6 @@ impl PolicyGauges {
     }
 }
 
-/// Answers to gateways.
-fn authorizations(l: &Ledger) -> Counted {
-    let seconds = ("outrider_authorization_duration_seconds", "Time from a gateway's question to the decision.");
-    Counted {
-        // Authorino's name, for its dashboards.
-        status: l.counters("auth_server_response_status", "Answers to gateways by code.", &["status"]),
-        seconds: l.histograms(seconds.0, seconds.1, &["protocol"], DECISION_BUCKETS),
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
@@ -308,7 +298,16 @@ impl Metrics {
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
             policy: PolicyGauges::new(&l),
-            authorizations: authorizations(&l),
+            authorizations: Counted {
+                // Authorino's name, for its dashboards.
+                status: l.counters("auth_server_response_status", "Answers to gateways by code.", &["status"]),
+                seconds: l.histograms(
+                    "outrider_authorization_duration_seconds",
+                    "Time from a gateway's question to the decision.",
+                    &["protocol"],
+                    DECISION_BUCKETS,
+                ),
+            },
             log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,

@@ -1,19 +1,20 @@
-// Authorino's own engine behind a pipe: one line of JSON in, one line out.
+// Authorino's own engine behind a gRPC port, with its AuthConfigs from a pipe.
 //
-// In: {"authconfigs": [AuthConfig …], "secrets": [Secret …], "checks": [base64 of a CheckRequest …]}.
-// Out: {"problems": [words about AuthConfigs that were not taken …], "answers": [base64 of a CheckResponse …]}.
+// Says first where it listens, {"grpc": "127.0.0.1:port"}; then for each line {"authconfigs": […], "secrets": […]} what it
+// thinks of them, {"problems": […]}, and from then on answers Check by them and by nothing before.
 //
-// Kubernetes is the fake client of controller-runtime, so nothing is asked of any cluster. Each line starts anew. Never
-// decides anything itself: what is compared is the reconciler, the index and the service of the module as published.
+// Kubernetes is the fake client of controller-runtime, so nothing is asked of any cluster. Never decides anything itself:
+// what is compared is the reconciler, the index and the service of the module as published.
 package main
 
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"sync/atomic"
 
 	envoy "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
@@ -22,7 +23,7 @@ import (
 	"github.com/kuadrant/authorino/pkg/evaluators"
 	"github.com/kuadrant/authorino/pkg/index"
 	"github.com/kuadrant/authorino/pkg/service"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,40 +33,59 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
-// A line may hold many requests, and a request a certificate.
 const lineBytesMax = 16 << 20
 
-type question struct {
+type policies struct {
 	AuthConfigs []api.AuthConfig `json:"authconfigs"`
 	Secrets     []core.Secret    `json:"secrets"`
-	Checks      []string         `json:"checks"`
 }
 
-type answer struct {
-	Problems []string `json:"problems"`
-	Answers  []string `json:"answers"`
+// oracle answers by whatever was loaded last.
+type oracle struct {
+	current atomic.Pointer[service.AuthService]
+}
+
+func (o *oracle) Check(ctx context.Context, request *envoy.CheckRequest) (*envoy.CheckResponse, error) {
+	return o.current.Load().Check(ctx, request)
 }
 
 func main() {
 	evaluators.EvaluatorCacheSize = 1
+	asked := &oracle{}
+	asked.current.Store(service.NewAuthService(index.NewIndex(), 0, 8192))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fail("cannot listen: %v", err)
+	}
+	server := grpc.NewServer()
+	envoy.RegisterAuthorizationServer(server, asked)
+	go func() { fail("cannot serve: %v", server.Serve(listener)) }()
+	out := json.NewEncoder(os.Stdout)
+	say(out, map[string]string{"grpc": listener.Addr().String()})
+
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(make([]byte, 0, 64<<10), lineBytesMax)
-	out := json.NewEncoder(os.Stdout)
 	for lines.Scan() {
-		var asked question
-		if err := json.Unmarshal(lines.Bytes(), &asked); err != nil {
-			fail("a line is no question: %v", err)
+		var given policies
+		if err := json.Unmarshal(lines.Bytes(), &given); err != nil {
+			say(out, map[string][]string{"problems": {err.Error()}})
+			continue
 		}
-		answered, err := decide(asked)
+		loaded, problems, err := load(given)
 		if err != nil {
 			fail("%v", err)
 		}
-		if err := out.Encode(answered); err != nil {
-			fail("cannot write: %v", err)
-		}
+		asked.current.Store(loaded)
+		say(out, map[string][]string{"problems": problems})
 	}
 	if err := lines.Err(); err != nil {
 		fail("cannot read: %v", err)
+	}
+}
+
+func say(out *json.Encoder, words any) {
+	if err := out.Encode(words); err != nil {
+		fail("cannot write: %v", err)
 	}
 }
 
@@ -74,21 +94,21 @@ func fail(format string, words ...any) {
 	os.Exit(1)
 }
 
-func decide(asked question) (*answer, error) {
-	ctx := context.Background()
+// load reconciles every AuthConfig, as the controller would after each change.
+func load(given policies) (*service.AuthService, []string, error) {
 	scheme := runtime.NewScheme()
 	if err := api.AddToScheme(scheme); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := core.AddToScheme(scheme); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var objects []client.Object
-	for i := range asked.AuthConfigs {
-		objects = append(objects, &asked.AuthConfigs[i])
+	for i := range given.AuthConfigs {
+		objects = append(objects, &given.AuthConfigs[i])
 	}
-	for i := range asked.Secrets {
-		objects = append(objects, &asked.Secrets[i])
+	for i := range given.Secrets {
+		objects = append(objects, &given.Secrets[i])
 	}
 	hosts := index.NewIndex()
 	reconciler := &controllers.AuthConfigReconciler{
@@ -99,32 +119,12 @@ func decide(asked question) (*answer, error) {
 		StatusReport:  controllers.NewStatusReportMap(),
 		LabelSelector: labels.Everything(),
 	}
-	answered := &answer{Problems: []string{}, Answers: []string{}}
-	for _, config := range asked.AuthConfigs {
+	problems := []string{}
+	for _, config := range given.AuthConfigs {
 		name := types.NamespacedName{Namespace: config.Namespace, Name: config.Name}
-		if _, err := reconciler.Reconcile(ctx, ctrl.Request{NamespacedName: name}); err != nil {
-			answered.Problems = append(answered.Problems, fmt.Sprintf("%s: %v", name, err))
+		if _, err := reconciler.Reconcile(context.Background(), ctrl.Request{NamespacedName: name}); err != nil {
+			problems = append(problems, fmt.Sprintf("%s: %v", name, err))
 		}
 	}
-	server := service.NewAuthService(hosts, 0, 8192)
-	for _, text := range asked.Checks {
-		bytes, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return nil, err
-		}
-		request := &envoy.CheckRequest{}
-		if err := proto.Unmarshal(bytes, request); err != nil {
-			return nil, err
-		}
-		response, err := server.Check(ctx, request)
-		if err != nil {
-			return nil, err
-		}
-		bytes, err = proto.Marshal(response)
-		if err != nil {
-			return nil, err
-		}
-		answered.Answers = append(answered.Answers, base64.StdEncoding.EncodeToString(bytes))
-	}
-	return answered, nil
+	return service.NewAuthService(hosts, 0, 8192), problems, nil
 }

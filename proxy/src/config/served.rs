@@ -1,7 +1,8 @@
 //! Where gateways are answered (`ext_authz_server`), and the file of a process that does nothing else.
 
+use super::auth::RawAuth;
 use super::quantity::Quantity;
-use super::raw::{Problems, RawAuth};
+use super::raw::Problems;
 use super::tls::RawTls;
 use super::{Auth, Error, Tls};
 use serde::Deserialize;
@@ -212,5 +213,20 @@ mod tests {
             let error = parse(&format!("{auth}ext_authz_server: {section}")).unwrap_err();
             assert!(error.contains(words), "{section}: {error}");
         }
+    }
+
+    #[test]
+    fn are_the_examples_as_they_are_without_a_word() {
+        let plain = parse(
+            "auth: {methods: [{anonymous: {}}]}\next_authz_server: {grpc: '0.0.0.0:50051', http: '0.0.0.0:5001'}",
+        );
+        let plain = plain.unwrap();
+        let file = parse(include_str!("../../../config/authorizer.yaml")).unwrap();
+        assert_eq!((&file.served, file.admin, file.drain_timeout), (&plain.served, plain.admin, plain.drain_timeout));
+        let proxy = include_str!("../../../config/proxy.yaml");
+        let section = proxy[proxy.find("# ext_authz_server:").unwrap()..].lines();
+        let section: String = section.map_while(|line| Some(line.strip_prefix("# ")?.to_owned() + "\n")).collect();
+        let section = parse(&format!("auth: {{methods: [{{anonymous: {{}}}}]}}\n{section}")).unwrap();
+        assert_eq!(section.served, plain.served);
     }
 }

@@ -164,7 +164,7 @@ impl Decision {
             Decision::Refused(refused) => {
                 let Refused { status: http, headers, body, .. } = *refused;
                 // Several challenges are several lines: each set by itself, the last one would be left.
-                let several = |name| headers.get_all(name).iter().count() > 1;
+                let several = |name: &HeaderName| headers.get_all(name).iter().count() > 1;
                 let lines = headers.iter().map(|(name, value)| option(name, value, several(name)));
                 let denied = DeniedHttpResponse {
                     status: Some(HttpStatus { code: http.as_u16().into() }),

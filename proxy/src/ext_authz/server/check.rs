@@ -40,7 +40,7 @@ impl Check {
         let http =
             attributes.request.as_mut().and_then(|request| request.http.take()).ok_or("it has no request.http")?;
         let headers = headers(&http)?;
-        let named = [headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default(), &http.id];
+        let named = [headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default(), http.id.as_str()];
         let request_id = named.into_iter().find(|id| !id.is_empty()).map_or_else(draw_id, str::to_owned);
         let (path, query) = target(&http)?;
         let method = http.method.parse::<Method>().map_err(|_| "its method is none")?;
@@ -94,7 +94,7 @@ fn headers(http: &HttpRequest) -> Result<HeaderMap, &'static str> {
         add(name, value.as_bytes())?;
     }
     for line in http.header_map.iter().flat_map(|map| &map.headers) {
-        let value = if line.raw_value.is_empty() { line.value.as_bytes() } else { &line.raw_value };
+        let value = if line.raw_value.is_empty() { line.value.as_bytes() } else { &line.raw_value[..] };
         add(&line.key, value)?;
     }
     Ok(headers)

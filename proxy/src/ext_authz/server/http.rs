@@ -101,7 +101,7 @@ fn question(head: &request::Parts, path: String, body: Bytes, leaf: Option<Certi
 /// Lines of one name are joined by a space, as Authorino joins them: two credentials become none.
 fn joined(headers: &HeaderMap) -> HashMap<String, String> {
     let line = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let lines = |name| headers.get_all(name).iter().map(line).collect::<Vec<_>>().join(" ");
+    let lines = |name: &http::HeaderName| headers.get_all(name).iter().map(line).collect::<Vec<_>>().join(" ");
     headers.keys().filter(|name| *name != HOST).map(|name| (name.to_string(), lines(name))).collect()
 }
 

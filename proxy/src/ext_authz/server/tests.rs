@@ -1,4 +1,3 @@
-use super::answer::Allowed;
 use super::*;
 use ::http::{HeaderName, HeaderValue, StatusCode};
 use outrider_protos::ext_authz::v3::attribute_context::{HeaderMap, HttpRequest, Peer, Request};
