@@ -16,20 +16,20 @@ use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Behind, Config, Destination};
+use crate::config::{self, Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
 use crate::ext_authz::server::Methods;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
-use crate::policy::watch::WATCH_PERIOD;
-use crate::policy::{Problem, Watched, Workload};
+use crate::policy::{self, Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
+use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, Uds, take_seat};
 use authorizer::Counter;
 use door::{App, app};
@@ -66,6 +66,8 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
+    #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    AuthConfig(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -134,7 +136,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+        let authenticator = Arc::new(authenticator(&config.auth)?);
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
@@ -368,6 +370,14 @@ fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) 
     Ok(ports)
 }
 
+/// Whoever is to enter is said in one place, here or in policies that others wrote.
+fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
+    match &auth.authconfig {
+        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
+        None => Ok(Authenticator::from_config(&auth.methods)?),
+    }
+}
+
 /// A folder of policies, and the keys of the issuers they name.
 type Policed = (Arc<Watched>, Arc<RemoteKeys>);
 
@@ -382,7 +392,7 @@ fn policies(config: &Config) -> Result<Option<Policed>, Error> {
         trust_domain_aliases: policy.trust_domain_aliases.clone(),
     };
     let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
     Ok(Some((Arc::new(watched), keys)))
 }
 

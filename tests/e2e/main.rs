@@ -10,6 +10,7 @@ mod hostile;
 mod intercept;
 mod limits;
 mod mesh;
+mod oidc;
 mod redirect;
 mod rotation;
 mod security;

@@ -4,6 +4,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod authconfig;
 mod cache;
 pub mod callbacks;
 pub mod callers;
@@ -29,6 +30,7 @@ pub mod secrets;
 pub mod selectors;
 pub mod site;
 pub mod values;
+pub mod verdicts;
 
 pub use callers::{Authenticator, Authorized, Caller};
 

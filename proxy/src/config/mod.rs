@@ -4,8 +4,10 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 pub mod auth;
+pub mod authconfig;
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
@@ -18,7 +20,8 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{Auth, Jwt, Method};
+pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};

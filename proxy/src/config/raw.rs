@@ -4,6 +4,7 @@
 
 use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
@@ -29,6 +30,8 @@ pub struct Raw {
     interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
+    #[serde(default)]
+    kubernetes: RawKubernetes,
     policy: Option<RawPolicy>,
     xfcc: Option<String>,
     worker: Option<RawWorker>,
@@ -174,6 +177,7 @@ impl Raw {
         let mut problems = Problems::default();
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kubernetes = self.kubernetes.validate(base, p);
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -181,7 +185,7 @@ impl Raw {
             threads: p.count("threads", self.threads, cores),
             interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
-            auth: self.auth.validate(base, p),
+            auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             behind: behind(self.worker, self.forward, base, p),

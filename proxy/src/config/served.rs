@@ -1,6 +1,7 @@
 //! Where gateways are answered (`ext_authz_server`), and the file of a process that does nothing else.
 
 use super::auth::RawAuth;
+use super::kubernetes::RawKubernetes;
 use super::quantity::Quantity;
 use super::raw::Problems;
 use super::tls::RawTls;
@@ -82,6 +83,8 @@ pub(super) struct RawServed {
 struct RawAuthorizer {
     admin: Option<String>,
     tls: Option<RawTls>,
+    #[serde(default)]
+    kubernetes: RawKubernetes,
     auth: RawAuth,
     ext_authz_server: RawServed,
     drain_timeout: Option<Quantity>,
@@ -170,11 +173,12 @@ impl Authorizer {
             .map_err(|error| Error::Shape { path: path.into(), words: error.to_string() })?;
         let mut problems = Problems::default();
         let p = &mut problems;
+        let kubernetes = raw.kubernetes.validate(base, p);
         let authorizer = Authorizer {
             // On the loopback: who can read metrics must already be on the machine; probes ask from outside, see there.
             admin: p.address("admin", &raw.admin, "127.0.0.1:8081"),
             tls: raw.tls.map(|tls| tls.validate(base, p)),
-            auth: raw.auth.validate(base, p),
+            auth: raw.auth.validate(base, &kubernetes, p),
             served: raw.ext_authz_server.validate(p),
             drain_timeout: p.duration("drain_timeout", &raw.drain_timeout, Duration::from_secs(5)),
         };

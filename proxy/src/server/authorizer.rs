@@ -2,9 +2,8 @@
 //!
 //! A gateway's questions must not wait for somebody's long answer, nor the other way round.
 
-use super::{Error, listeners, signals};
+use super::{Error, authenticator, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
-use crate::auth::Authenticator;
 use crate::config::served::{Authorizer, Served, ServedTls};
 use crate::ext_authz::server::{Counted, Decide, Desk, Methods, Protocol};
 use crate::metrics::Metrics;
@@ -143,7 +142,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let opened = config.tls.as_ref().map(sources::open).transpose()?.flatten();
     let (identity, source) = opened.unzip();
-    let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+    let authenticator = Arc::new(authenticator(&config.auth)?);
     let decide = Arc::new(Methods(authenticator.clone()));
     let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations())?;
     let admin = listeners::listen("admin", config.admin)?;

@@ -2,13 +2,13 @@
 
 use super::raw::{Common, Entry, Evaluators, Named, RawDenyWith, RawResponse, RawSpec, RawSuccess};
 use super::secrets::problem;
-use super::{Setting, Store, authentication};
+use super::{Setting, Store, access, authentication};
 use crate::auth::ConfigProblem;
 use crate::auth::metadata::SOURCES;
 use crate::auth::patterns::{Compat as PatternCompat, Condition, NamedPatterns, RawPattern};
-use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Leniency, Make, Output, Phase, Pipeline, Place, Test};
+use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Make, Output, Phase, Pipeline, Place, Test};
 use crate::auth::responses::RESPONSES;
-use crate::auth::rules::{self, Opening, Rule};
+use crate::auth::rules::{self, Opening, Rule, access_review};
 use crate::auth::site::Site;
 use crate::auth::values::{RawValueFrom, ValueFrom};
 use http::{HeaderName, StatusCode};
@@ -174,8 +174,13 @@ impl Compiler<'_> {
         each(raw, path, problems, |name, entry| {
             let common = entry.common();
             let (kind, settings) = entry.kind()?;
-            let Some(line) = rules::kind(&kind) else { return unknown(entry, &kind) };
             let path = format!("{}.{kind}", entry.path);
+            if kind == access::NAME {
+                let rule = access::open(settings, &path, &self.setting.kubernetes, entry.problems)?;
+                authorization.push(self.evaluator(name, access_review::NAME, rule, common, entry));
+                return Some(());
+            }
+            let Some(line) = rules::kind(&kind) else { return unknown(entry, &kind) };
             let opening = Opening { named: self.named, compat: self.patterns(), path: &path };
             let rule = (line.open)(&settings, opening).map_err(|problem| entry.problems.push(problem)).ok()?;
             authorization.push(self.evaluator(name, line.name, rule, common, entry));

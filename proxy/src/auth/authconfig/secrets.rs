@@ -3,10 +3,10 @@
 //!
 //! Never shows what is in one: `Debug` has names only.
 
-use super::File;
 use crate::auth::ConfigProblem;
 use crate::auth::secrets::Secrets;
 use crate::policy::Problem;
+use crate::watched::File;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
