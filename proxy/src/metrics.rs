@@ -5,6 +5,7 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 mod auth;
+mod gateways;
 
 pub use auth::AuthMetrics;
 
@@ -26,8 +27,6 @@ const FIRST_TOKEN_BUCKETS: &[f64] =
     &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// From "at once" to the longest wait configured by default.
 const WAIT_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 150.0, 300.0];
-/// A verdict from a cache is microseconds, one from an issuer elsewhere a second.
-const DECISION_BUCKETS: &[f64] = &[0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 /// Every value of `Snapshot::worker`.
 const WORKER_STATES: &[&str] = &["asleep", "awake", "backoff", "stopping", "waking"];
 
@@ -304,16 +303,7 @@ impl Metrics {
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
             policy: PolicyGauges::new(&l),
-            authorizations: Counted {
-                // Authorino's name, for its dashboards.
-                status: l.counters("auth_server_response_status", "Answers to gateways by code.", &["status"]),
-                seconds: l.histograms(
-                    "outrider_authorization_duration_seconds",
-                    "Time from a gateway's question to the decision.",
-                    &["protocol"],
-                    DECISION_BUCKETS,
-                ),
-            },
+            authorizations: gateways::counted(&l),
             log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,
