@@ -231,7 +231,8 @@ mod tests {
 
     #[tokio::test]
     async fn are_all_told_in_the_end() {
-        let server = Server::start(|request| if request.body() == "n=7" { status(500) } else { json(value!({})) }).await;
+        let server =
+            Server::start(|request| if request.body() == "n=7" { status(500) } else { json(value!({})) }).await;
         let callbacks = Callbacks::new(Bounds::default());
         let callback = callback(&callbacks, &format!("{}/log", server.origin));
         let running = tokio::spawn(callbacks.clone().run());

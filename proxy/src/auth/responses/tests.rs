@@ -53,9 +53,11 @@ async fn what_do_plain_and_json_say() {
         assert_eq!(response.make(&root(), 0).await, Ok(expected));
         assert!(response.published().is_none());
     }
-    let broken = open("json", value!({"properties": {"a": {"value": 1}, "b": {"expression": "1 / 0"}}}), &ground).unwrap();
+    let broken =
+        open("json", value!({"properties": {"a": {"value": 1}, "b": {"expression": "1 / 0"}}}), &ground).unwrap();
     assert!(broken.make(&root(), 0).await.unwrap_err().starts_with("b: "));
-    let error = open("json", value!({"properties": {"a": {}, "b": {"value": 1, "selector": "x"}}}), &ground).err().unwrap();
+    let error =
+        open("json", value!({"properties": {"a": {}, "b": {"value": 1, "selector": "x"}}}), &ground).err().unwrap();
     assert!(error.contains("r.properties.a: give exactly one") && error.contains("r.properties.b: give"), "{error}");
 }
 
@@ -86,7 +88,8 @@ async fn is_a_wristband_believed_by_who_asks_for_its_keys() {
     let mut cases = vec![("p256", "ES256", Algorithm::ES256), ("p384", "ES384", Algorithm::ES384)];
     if let Some(rsa) = rsa.ok().filter(|made| made.status.success()) {
         pems.push(("rsa", String::from_utf8(rsa.stdout).unwrap()));
-        for (name, algorithm) in [("RS256", Algorithm::RS256), ("RS384", Algorithm::RS384), ("RS512", Algorithm::RS512)] {
+        for (name, algorithm) in [("RS256", Algorithm::RS256), ("RS384", Algorithm::RS384), ("RS512", Algorithm::RS512)]
+        {
             cases.push(("rsa", name, algorithm));
         }
         let sec1 = std::process::Command::new("openssl").args(["ecparam", "-name", "prime256v1", "-genkey"]).output();
@@ -167,7 +170,11 @@ fn which_wristbands_are_refused() {
         (key("garbage", "ES256"), value!({}), "cannot sign"),
         (key("text", "ES256"), value!({}), "no private key in PEM"),
         (key("p256", "ES256"), value!({"tokenDuration": 0}), "r.tokenDuration: is in seconds, from 1"),
-        (key("p256", "ES256"), value!({"customClaims": {"exp": {"value": 9}}}), "r.customClaims.exp: is for the wristband"),
+        (
+            key("p256", "ES256"),
+            value!({"customClaims": {"exp": {"value": 9}}}),
+            "r.customClaims.exp: is for the wristband",
+        ),
     ] {
         let mut settings = value!({"issuer": "https://us", "signingKeyRefs": keys});
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

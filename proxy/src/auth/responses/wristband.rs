@@ -147,8 +147,11 @@ impl Wristband {
         claims.insert("exp".into(), now_unix.saturating_add(self.duration_seconds).into());
         let header = json!({"alg": self.key.algorithm(), "kid": self.key.id(), "typ": "JWT"});
         let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
-        let signed =
-            format!("{}.{}", encode(header.to_string().as_bytes()), encode(Value::Object(claims).to_string().as_bytes()));
+        let signed = format!(
+            "{}.{}",
+            encode(header.to_string().as_bytes()),
+            encode(Value::Object(claims).to_string().as_bytes())
+        );
         let signature = self.key.sign(signed.as_bytes())?;
         Ok(format!("{signed}.{}", encode(&signature)).into())
     }

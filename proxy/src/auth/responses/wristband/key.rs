@@ -42,11 +42,14 @@ impl SigningKey {
         let name = algorithm.0;
         let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "key.pem holds no private key in PEM")?;
         let key = crate::tls::provider().key_provider.load_private_key(der);
-        let key = key.map_err(|_| "key.pem holds a key that cannot sign: neither P-256, P-384 nor RSA of 2048 bits or more")?;
-        let signer = key.choose_scheme(&[algorithm.1]).ok_or_else(|| format!("key.pem holds a key that is not for {name}"))?;
+        let key =
+            key.map_err(|_| "key.pem holds a key that cannot sign: neither P-256, P-384 nor RSA of 2048 bits or more")?;
+        let signer =
+            key.choose_scheme(&[algorithm.1]).ok_or_else(|| format!("key.pem holds a key that is not for {name}"))?;
         let spki = key.public_key().ok_or("key.pem tells no public key")?;
         let (_, spki) = SubjectPublicKeyInfo::from_der(&spki).map_err(|_| "key.pem tells no public key")?;
-        let mut public = public(&spki, &algorithm).ok_or_else(|| format!("key.pem holds a key that is not for {name}"))?;
+        let mut public =
+            public(&spki, &algorithm).ok_or_else(|| format!("key.pem holds a key that is not for {name}"))?;
         public["kid"] = id.into();
         public["use"] = "sig".into();
         public["alg"] = name.into();
@@ -82,8 +85,7 @@ fn public(spki: &SubjectPublicKeyInfo<'_>, algorithm: &Algorithm) -> Option<Valu
             // SEC 1, 2.3.3: 4, then both coordinates.
             let (first, coordinates) = point.data().split_first()?;
             let (x, y) = coordinates.split_at_checked(half)?;
-            (*first == 4 && y.len() == half)
-                .then(|| json!({"kty": "EC", "crv": curve, "x": encode(x), "y": encode(y)}))
+            (*first == 4 && y.len() == half).then(|| json!({"kty": "EC", "crv": curve, "x": encode(x), "y": encode(y)}))
         }
         (PublicKey::RSA(rsa), None) => {
             let [n, e] = [rsa.modulus, rsa.exponent].map(|number| {
