@@ -6,6 +6,7 @@
 
 mod auth;
 mod gateways;
+mod verdicts;
 
 pub use auth::AuthMetrics;
 
@@ -18,6 +19,7 @@ use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use verdicts::VerdictMetrics;
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
 const DURATION_BUCKETS: &[f64] =
@@ -46,6 +48,7 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -287,6 +290,7 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -423,6 +427,9 @@ mod tests {
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
         metrics.authorizations().status.with_label_values(&["OK"]).inc();
         metrics.authorizations().seconds.with_label_values(&["grpc"]).observe(0.0001);
+        let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
+            std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
+        metrics.verdicts.tell(&[("token_review", memory)]);
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

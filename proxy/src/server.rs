@@ -9,21 +9,20 @@ mod door;
 mod drain;
 mod listeners;
 pub mod memory;
+mod policed;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
-use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{self, Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
-use crate::ext_authz::server::Methods;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
-use crate::policy::{self, Problem, Watched, Workload};
+use crate::policy::Problem;
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
@@ -34,6 +33,7 @@ use crate::worker::{Known, Uds, take_seat};
 use authorizer::Counter;
 use door::{App, app};
 use drain::Drain;
+use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,17 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    begin(config, None, on_ready)
+}
+
+/// As [`run`], by a policy that was made in code, in the place of `auth.methods`. Without dialects: some have questions
+/// that are open to all.
+pub fn guard(config: Config, by: Authenticator, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    begin(config, Some(by), on_ready)
+}
+
+fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
     let lines = if config.access_log { Lines::stderr() } else { Lines::None };
     let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
@@ -90,7 +101,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error>
                 None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
             };
             let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects: DIALECTS, journal }
+            Parts { answers, target, dialects, journal, by }
         }
         Behind::Forward(forward) => {
             let target: Arc<dyn Target> = match &forward.to {
@@ -98,7 +109,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error>
                 Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
                 Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
             };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects: DIALECTS, journal }
+            Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
         }
     };
     let server = Server::open(config, parts)?;
@@ -111,6 +122,8 @@ pub struct Parts {
     pub target: Arc<dyn Target>,
     pub dialects: &'static [&'static dyn Dialect],
     pub journal: Journal,
+    /// In the place of what the configuration says of callers.
+    pub by: Option<Authenticator>,
 }
 
 /// Everything open, nothing running.
@@ -125,6 +138,7 @@ pub struct Server {
     policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
+    healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
     counter: Option<Counter>,
     cut: watch::Sender<bool>,
@@ -136,15 +150,13 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(authenticator(&config.auth)?);
+        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
-        let counter = config.served.as_ref().map(|served| {
-            let decide = Arc::new(Methods(authenticator.clone()));
-            Counter::open(served, identity.as_ref(), decide, journal.metrics.authorizations())
-        });
-        let counter = counter.transpose()?;
+        let counted = journal.metrics.authorizations();
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, counted)?;
         let mut ports = ports(&listener, &admin, way_out.as_ref())?;
         for (_, address) in counter.as_ref().map(Counter::addresses).transpose()?.into_iter().flatten() {
             ports.push(address.port());
@@ -193,6 +205,7 @@ impl Server {
             policed,
             listener,
             admin,
+            healthz,
             way_out,
             counter,
             cut,
@@ -268,6 +281,10 @@ impl Server {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
         tokio::spawn(admin::serve(admin, Arc::new(office)));
+        if let Some(healthz) = self.healthz.take() {
+            let identity = self.identity.clone().filter(|_| self.config.tls.any());
+            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+        }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
@@ -376,24 +393,6 @@ fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
         Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
         None => Ok(Authenticator::from_config(&auth.methods)?),
     }
-}
-
-/// A folder of policies, and the keys of the issuers they name.
-type Policed = (Arc<Watched>, Arc<RemoteKeys>);
-
-/// The folder of policies, if there is one.
-fn policies(config: &Config) -> Result<Option<Policed>, Error> {
-    let Some(policy) = &config.policy else { return Ok(None) };
-    let workload = Workload {
-        namespace: policy.namespace.clone(),
-        labels: policy.labels.clone(),
-        root_namespace: policy.root_namespace.clone(),
-        trust_domain: config.tls.trust_domain.clone(),
-        trust_domain_aliases: policy.trust_domain_aliases.clone(),
-    };
-    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
-    Ok(Some((Arc::new(watched), keys)))
 }
 
 #[cfg(test)]

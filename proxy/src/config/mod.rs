@@ -49,6 +49,8 @@ pub struct Config {
     /// One line on stderr for each request.
     pub access_log: bool,
     pub probes: Probes,
+    /// Where `/healthz` is served with our certificate, for kubelets that ask over HTTPS.
+    pub healthz: Option<SocketAddr>,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
     /// `None`: no gateway is answered.

@@ -4,6 +4,8 @@
 
 use super::{Error, authenticator, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
+use crate::auth::Authenticator;
+use crate::config::Config;
 use crate::config::served::{Authorizer, Served, ServedTls};
 use crate::ext_authz::server::{Counted, Decide, Desk, Methods, Protocol};
 use crate::metrics::Metrics;
@@ -58,6 +60,17 @@ impl Counter {
         let tls = mode.zip(identity).map(|(mode, identity)| server_config(mode, identity.clone()).into());
         let desk = Desk::new(decide, served.clone(), counted);
         Ok(Counter { listeners, desk, tls, threads: served.threads, halt: watch::Sender::new(false) })
+    }
+
+    /// What a sidecar's configuration has, decided by what decides about its own callers.
+    pub fn beside(
+        config: &Config,
+        identity: Option<&Arc<Identity>>,
+        authenticator: &Arc<Authenticator>,
+        counted: Counted,
+    ) -> Result<Option<Counter>, Error> {
+        let open = |served| Counter::open(served, identity, Arc::new(Methods(authenticator.clone())), counted);
+        config.served.as_ref().map(open).transpose()
     }
 
     /// Where it listens: the real ports, also where the configuration said 0.

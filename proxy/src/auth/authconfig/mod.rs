@@ -15,10 +15,12 @@ mod tests;
 pub use hosts::Index;
 pub use secrets::{Secret, Store};
 
+use crate::auth::callbacks::Callbacks;
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
 use crate::auth::site::HostPattern;
 use crate::config::Kubernetes;
+use crate::config::auth::Vouchers;
 use crate::config::authconfig::{AuthConfig, Compat};
 use crate::fetch::{Client, Trust};
 use crate::policy::Problem;
@@ -46,10 +48,14 @@ pub struct Setting {
     /// For one whole decision.
     pub timeout: Option<Duration>,
     pub kubernetes: Kubernetes,
+    /// Peers whose word of a caller's certificate is believed.
+    pub certificate_peers: Vouchers,
+    pub callbacks: Arc<Callbacks>,
 }
 
 impl Setting {
-    pub fn new(config: &AuthConfig, tools: Tools) -> Setting {
+    pub fn new(config: &AuthConfig, tools: Tools, callbacks: Arc<Callbacks>) -> Setting {
+        let anybody = config.certificate_peers.iter().any(|peer| peer == "*");
         Setting {
             compat: config.compat,
             namespace: config.namespace.clone(),
@@ -61,6 +67,11 @@ impl Setting {
             hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
             timeout: Some(config.timeout),
             kubernetes: config.kubernetes.clone(),
+            certificate_peers: match anybody {
+                true => Vouchers::Anybody,
+                false => Vouchers::Peers(config.certificate_peers.clone()),
+            },
+            callbacks,
         }
     }
 }

@@ -62,6 +62,9 @@ pub struct Leniency {
     pub provider_down_401: bool,
 }
 
+/// The whole of what a refused caller is told.
+pub type Speaks = fn(&Refused) -> crate::message::Refusal;
+
 /// A policy, ready to judge.
 #[derive(Default)]
 pub struct Pipeline {
@@ -80,6 +83,8 @@ pub struct Pipeline {
     pub timeout: Option<Duration>,
     /// Whether something reads `context`.
     pub context: bool,
+    /// Words of its own for every refusal.
+    pub speaks: Option<Speaks>,
     /// Refusals are told as the policy's, with challenges and a reason; not so for our own list of methods.
     pub explains: bool,
 }
@@ -114,6 +119,7 @@ pub struct Refusal {
     pub audit: Audit,
     /// In the policy's words, not in those of our own table.
     explains: bool,
+    speaks: Option<Speaks>,
 }
 
 impl Pipeline {
@@ -210,7 +216,7 @@ impl Pipeline {
         audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
-        Box::new(Refusal { refused, audit, explains: self.explains })
+        Box::new(Refusal { refused, audit, explains: self.explains, speaks: self.speaks })
     }
 
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
@@ -241,11 +247,15 @@ impl Refusal {
         let reason = Some(refused.reason.clone());
         let outcome = Fault::UnknownHost.label();
         let audit = Audit { policy, outcome, phase: "authentication", kind: "none", reason, ..Audit::default() };
-        Box::new(Refusal { refused, audit, explains: false })
+        Box::new(Refusal { refused, audit, explains: false, speaks: None })
     }
 
     /// In the words of our own table, or of the policy.
     pub fn into_error(self) -> Error {
+        if let Some(speaks) = self.speaks {
+            let refusal = Box::new(speaks(&self.refused));
+            return Error::Denied { provider: self.refused.policy.clone(), refusal };
+        }
         if self.explains { self.refused.into_error() } else { self.refused.into_plain_error() }
     }
 }
