@@ -177,7 +177,7 @@ impl Authenticator {
                 callbacks.clone().run().await;
             }
         };
-        drop(tokio::join!(keys, watched, callbacks));
+        tokio::join!(keys, watched, callbacks);
     }
 
     /// Those who are still to be told of requests are told, within `limit`.
