@@ -109,10 +109,9 @@ impl X509 {
             webpki::Error::CertNotValidYet { .. } => Reason::NotYetValid,
             webpki::Error::UnknownIssuer => Reason::UnknownKey,
             webpki::Error::RequiredEkuNotFoundContext(_) => Reason::Unsupported,
-            webpki::Error::BadDer => Reason::Malformed,
             _ => Reason::Signature,
         };
-        let certificate = EndEntityCert::try_from(leaf).map_err(bad)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Reason::Malformed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(request.now_unix));
         let algorithms = provider().signature_verification_algorithms.all;
         let check = |anchors: &Anchors| {
