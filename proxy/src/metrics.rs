@@ -4,6 +4,10 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod auth;
+
+pub use auth::AuthMetrics;
+
 use crate::admission::Snapshot;
 use crate::policy::Watched;
 use crate::tls::Status;
@@ -39,6 +43,7 @@ pub struct Metrics {
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
+    pub auth: AuthMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -278,6 +283,7 @@ impl Metrics {
             ),
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
+            auth: AuthMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),

@@ -4,6 +4,7 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 pub mod auth;
+pub mod authconfig;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
