@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication;
+mod certificates;
 mod compile;
 mod hosts;
 mod raw;
