@@ -4,7 +4,10 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod auth;
 mod verdicts;
+
+pub use auth::AuthMetrics;
 
 use crate::admission::Snapshot;
 use crate::policy::Watched;
@@ -42,6 +45,7 @@ pub struct Metrics {
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
+    pub auth: AuthMetrics,
     pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
@@ -282,6 +286,7 @@ impl Metrics {
             ),
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
+            auth: AuthMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),

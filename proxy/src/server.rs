@@ -4,6 +4,7 @@
 //! cores, for nothing is stolen and nothing wakes a neighbour. The thread that called [`run`] conducts: signals, the
 //! admin listener, starting and stopping the worker.
 
+mod begin;
 mod door;
 mod listeners;
 pub mod memory;
@@ -14,20 +15,20 @@ use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Behind, Config, Destination};
-use crate::dialects::{DIALECTS, Dialect};
+use crate::config::{Behind, Config};
+use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::Authorizers;
-use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
-use crate::policy::watch::WATCH_PERIOD;
-use crate::policy::{Problem, Watched, Workload};
-use crate::record::{Journal, Lines, unix_now};
-use crate::scale::targets::{Address, External, Process, Target};
+use crate::policy::{self, Problem, Watched, Workload};
+use crate::record::{Journal, unix_now};
+use crate::scale::targets::Target;
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
-use crate::worker::{Known, Uds, take_seat};
+use crate::watched::WATCH_PERIOD;
+use crate::worker::{Known, take_seat};
+pub use begin::{guard, run};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
 use std::net::{SocketAddr, TcpListener};
@@ -62,52 +63,14 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
+    #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    AuthConfig(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
-}
-
-/// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
-///
-/// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
-/// stdout.
-pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    begin(config, None, on_ready)
-}
-
-/// As [`run`], by a policy that was made in code, in the place of `auth.methods`. Without dialects: some have questions
-/// that are open to all.
-pub fn guard(config: Config, by: Authenticator, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    begin(config, Some(by), on_ready)
-}
-
-fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
-    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
-    let journal = Journal { metrics: Metrics::new(), lines };
-    let parts = match &config.behind {
-        Behind::Worker(worker) => {
-            let target: Arc<dyn Target> = match &worker.command {
-                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
-                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
-            };
-            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects, journal, by }
-        }
-        Behind::Forward(forward) => {
-            let target: Arc<dyn Target> = match &forward.to {
-                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
-                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
-                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
-            };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
-        }
-    };
-    let server = Server::open(config, parts)?;
-    server.run(signals, on_ready)
 }
 
 /// What differs between the real server and one under test.
@@ -143,8 +106,11 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| Authenticator::from_config(&config.auth.methods), Ok)?;
-        let authenticator = Arc::new(authenticator);
+        let authenticator = Arc::new(match (parts.by, &config.auth.authconfig) {
+            (Some(by), _) => by,
+            (None, Some(policies)) => Authenticator::of_policies(policies).map_err(Error::AuthConfig)?,
+            (None, None) => Authenticator::from_config(&config.auth.methods)?,
+        });
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
@@ -422,7 +388,7 @@ fn policies(config: &Config) -> Result<Option<Policed>, Error> {
         trust_domain_aliases: policy.trust_domain_aliases.clone(),
     };
     let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
     Ok(Some((Arc::new(watched), keys)))
 }
 

@@ -9,6 +9,7 @@ mod hostile;
 mod intercept;
 mod limits;
 mod mesh;
+mod oidc;
 mod redirect;
 mod rotation;
 mod security;

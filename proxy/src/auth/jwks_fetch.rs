@@ -29,7 +29,7 @@ const STALE_RETRY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs
 /// The same while there are none and every token is refused: soon.
 const FIRST_RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// A token with an unknown key id asks for a look before its time, but not more often than so.
-const HURRY: Duration = Duration::from_secs(30);
+const HURRY: Duration = Duration::from_secs(10);
 /// Who waits for such a look is answered without it after so long.
 const HURRY_WAIT: Duration = Duration::from_secs(2);
 

@@ -2,16 +2,24 @@
 //!
 //! Never opens a file: whether a key set can be read is found out when the method is opened.
 
-mod dump;
+mod certificates;
+mod introspection;
+mod jwt;
 
-use super::kubernetes::{Kubernetes, RawTokenReview};
+use super::authconfig::{AuthConfig, RawAuthConfig};
+use super::kubernetes::{Kubernetes, RawTokenReview, TokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::credential::Location;
-use crate::auth::jwt::{ALGORITHMS, LEEWAY_SECONDS};
-use crate::auth::verdicts::Limits;
+pub use certificates::{CertificateSource, Plain, Vouchers, X509};
+use certificates::{RawPlain, RawX509};
 use http::HeaderName;
+use introspection::RawIntrospection;
+pub use introspection::{ClientSecret, Introspection};
+use jwt::RawJwt;
+pub use jwt::{Fetched, Jwt, Keys};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,26 +27,30 @@ use std::time::Duration;
 /// Longer than a server in the next room needs, shorter than a caller's patience.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Clocks that differ by more than this are to be repaired, not forgiven.
-const LEEWAY_MAX: Duration = Duration::from_secs(300);
-const REFRESH_MIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
-    /// Tried in order; at least one.
+    /// Tried in order; at least one, unless there are policies.
     pub methods: Vec<Method>,
+    /// Policies that others wrote, in the place of our own list of methods.
+    pub authconfig: Option<AuthConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
     ApiKey(ApiKey),
+    Introspection(Introspection),
     Jwt(Jwt),
     /// Everybody, without a credential.
     Anonymous,
     /// Whoever shows a client certificate of the trust domain.
     Mtls,
+    /// Whoever the request says it is.
+    Plain(Plain),
     /// Whoever shows a token that the Kubernetes API knows.
     TokenReview(TokenReview),
+    /// Whoever showed a client certificate to a proxy before us.
+    X509(X509),
 }
 
 impl Method {
@@ -46,29 +58,13 @@ impl Method {
     pub fn credentials(&self) -> &Location {
         match self {
             Method::ApiKey(api_key) => &api_key.credentials,
+            Method::Introspection(introspection) => &introspection.credentials,
             Method::Jwt(jwt) => &jwt.credentials,
-            Method::Anonymous | Method::Mtls | Method::TokenReview(_) => &Location::Bearer,
+            Method::Anonymous | Method::Mtls | Method::Plain(_) | Method::TokenReview(_) | Method::X509(_) => {
+                &Location::Bearer
+            }
         }
     }
-}
-
-/// Tokens are shown to the Kubernetes API.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenReview {
-    pub audiences: Audiences,
-    pub kubernetes: Kubernetes,
-    pub limits: Limits,
-}
-
-/// What a token must be made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Audiences {
-    /// The host the caller asked for, without its port.
-    Host,
-    /// The API server itself, as tokens are that name no audience.
-    Server,
-    /// One of these.
-    These(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -78,83 +74,25 @@ pub struct ApiKey {
     pub credentials: Location,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Jwt {
-    pub keys: Keys,
-    /// What `iss` must be. `None`: it is not looked at.
-    pub issuer: Option<String>,
-    /// `aud` must be or contain one of these. Empty: it is not looked at.
-    pub audiences: Vec<String>,
-    /// Narrows what the keys may verify. Empty: whatever they are for.
-    pub algorithms: Vec<String>,
-    /// What `typ` must be. Empty: absent, `JWT` or `at+jwt`.
-    pub types: Vec<String>,
-    pub required_claims: Vec<String>,
-    /// Whether `sub` must be there.
-    pub subject_required: bool,
-    pub leeway: Duration,
-    pub credentials: Location,
-}
-
-/// Where the public keys of an issuer are.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Keys {
-    /// A JSON Web Key Set (RFC 7517 §5) in a file, reread when it changes.
-    File(PathBuf),
-    /// The same, at an address.
-    Url(String, Fetched),
-    /// OpenID Connect: the issuer's configuration says at which.
-    Issuer(String, Fetched),
-}
-
-/// How keys are fetched.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fetched {
-    pub timeout: Duration,
-    pub refresh: Duration,
-    /// Whom to verify the server with; `None`: the machine's own authorities.
-    pub authorities: Option<PathBuf>,
-    /// A file for the last good keys.
-    pub copy: Option<PathBuf>,
-}
-
-impl Jwt {
-    /// Everything as it is without further settings.
-    pub fn new(keys: Keys, issuer: Option<String>, audiences: Vec<String>) -> Jwt {
-        Jwt {
-            keys,
-            issuer,
-            audiences,
-            algorithms: Vec::new(),
-            types: Vec::new(),
-            required_claims: Vec::new(),
-            subject_required: true,
-            leeway: Duration::from_secs(LEEWAY_SECONDS),
-            credentials: Location::Bearer,
-        }
-    }
-}
-
-impl Default for Fetched {
-    fn default() -> Fetched {
-        Fetched { timeout: TIMEOUT, refresh: crate::auth::jwks_fetch::REFRESH, authorities: None, copy: None }
-    }
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuth {
+    #[serde(default)]
     methods: Vec<RawMethod>,
+    authconfig: Option<RawAuthConfig>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMethod {
     api_key: Option<RawApiKey>,
+    introspection: Option<RawIntrospection>,
     jwt: Option<RawJwt>,
     anonymous: Option<Nothing>,
     mtls: Option<Nothing>,
+    plain: Option<RawPlain>,
     token_review: Option<RawTokenReview>,
+    x509: Option<RawX509>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,29 +103,6 @@ struct Nothing {}
 #[serde(deny_unknown_fields)]
 struct RawApiKey {
     keys_file: PathBuf,
-    credentials: Option<RawLocation>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawJwt {
-    issuer: Option<String>,
-    audience: Option<String>,
-    audiences: Option<Vec<String>>,
-    jwks_file: Option<PathBuf>,
-    jwks_url: Option<String>,
-    issuer_url: Option<String>,
-    authorities: Option<PathBuf>,
-    timeout: Option<Quantity>,
-    refresh: Option<Quantity>,
-    keys_cache: Option<PathBuf>,
-    #[serde(default)]
-    algorithms: Vec<String>,
-    #[serde(default)]
-    typ: Vec<String>,
-    #[serde(default)]
-    required_claims: Vec<String>,
-    leeway: Option<Quantity>,
     credentials: Option<RawLocation>,
 }
 
@@ -211,13 +126,18 @@ struct RawHeader {
 
 impl RawAuth {
     pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
+        let authconfig = self.authconfig.map(|policies| policies.validate(base, kubernetes, p));
+        if authconfig.is_some() && !self.methods.is_empty() {
+            p.add("auth", "has both methods and authconfig; who enters is said in one place");
+        }
+        if self.methods.is_empty() && authconfig.is_none() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();
         for (at, method) in self.methods.into_iter().enumerate() {
             let path = format!("auth.methods[{at}]");
-            methods.extend(method.validate(&path, (base, kubernetes), p));
+            let here = Here { path: &path, base, kubernetes };
+            methods.extend(method.validate(&here, p));
         }
         let copies = methods.iter().filter_map(Method::copy);
         if !copies.clone().all({
@@ -226,29 +146,52 @@ impl RawAuth {
         }) {
             p.add("auth.methods", "two methods have one `keys_cache`; each issuer's keys need a file of their own");
         }
-        Auth { methods }
+        Auth { methods, authconfig }
     }
 }
 
+/// Where a method stands, and what it may refer to.
+struct Here<'a> {
+    path: &'a str,
+    base: &'a Path,
+    kubernetes: &'a Kubernetes,
+}
+
 impl RawMethod {
-    fn validate(self, path: &str, (base, kubernetes): (&Path, &Kubernetes), p: &mut Problems) -> Option<Method> {
-        let RawMethod { api_key, jwt, anonymous, mtls, token_review } = self;
-        let given = [api_key.is_some(), jwt.is_some(), anonymous.is_some(), mtls.is_some(), token_review.is_some()];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            p.add(path, "must be exactly one of anonymous, api_key, jwt, mtls, token_review");
+    fn validate(self, here: &Here<'_>, p: &mut Problems) -> Option<Method> {
+        let RawMethod { api_key, introspection, jwt, anonymous, mtls, plain, token_review, x509 } = self;
+        let Here { path, base, kubernetes } = here;
+        let asked = [api_key.is_some(), introspection.is_some(), jwt.is_some(), token_review.is_some()];
+        let seen = [anonymous.is_some(), mtls.is_some(), plain.is_some(), x509.is_some()];
+        if asked.into_iter().chain(seen).filter(|given| *given).count() != 1 {
+            p.add(
+                path,
+                "must be exactly one of anonymous, api_key, introspection, jwt, mtls, plain, token_review, x509",
+            );
             return None;
+        }
+        if anonymous.is_some() || mtls.is_some() {
+            return Some(if anonymous.is_some() { Method::Anonymous } else { Method::Mtls });
+        }
+        if let Some(plain) = plain {
+            return plain.validate(&format!("{path}.plain"), p).map(Method::Plain);
+        }
+        if let Some(x509) = x509 {
+            return x509.validate(&format!("{path}.x509"), base, p).map(Method::X509);
         }
         if let Some(RawApiKey { keys_file, credentials }) = api_key {
             let credentials = location(&credentials, &format!("{path}.api_key.credentials"), p);
             return Some(Method::ApiKey(ApiKey { keys_file: base.join(keys_file), credentials }));
         }
-        if let Some(jwt) = jwt {
-            return jwt.validate(&format!("{path}.jwt"), base, p).map(Method::Jwt);
+        if let Some(introspection) = introspection {
+            let path = format!("{path}.introspection");
+            return introspection.validate(&path, base, p).map(Method::Introspection);
         }
         if let Some(review) = token_review {
-            return Some(Method::TokenReview(review.validate(&format!("{path}.token_review"), kubernetes, p)));
+            let review = review.validate(&format!("{path}.token_review"), kubernetes, p);
+            return Some(Method::TokenReview(review));
         }
-        Some(if anonymous.is_some() { Method::Anonymous } else { Method::Mtls })
+        jwt?.validate(&format!("{path}.jwt"), base, p).map(Method::Jwt)
     }
 }
 
@@ -259,70 +202,19 @@ impl Method {
             _ => None,
         }
     }
-}
 
-impl RawJwt {
-    fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Option<Jwt> {
-        let issuer = self.issuer.clone().or_else(|| self.issuer_url.clone());
-        match issuer.as_deref() {
-            None => p.add(&format!("{path}.issuer"), "is missing; write what the tokens carry as `iss`"),
-            Some("") => p.add(&format!("{path}.issuer"), "must not be empty"),
-            Some(_) => {}
-        }
-        let audiences = match (self.audience.clone(), self.audiences.clone()) {
-            (Some(one), None) => vec![one],
-            (None, Some(many)) => many,
-            _ => Vec::new(),
-        };
-        if audiences.is_empty() || audiences.iter().any(String::is_empty) {
-            let words = "one of `audience` and `audiences` must say for whom tokens are made: without it, a token made \
-                         for another service would be taken here";
-            p.add(&format!("{path}.audience"), words);
-        }
-        for name in &self.algorithms {
-            if name == "ES512" {
-                p.add(&format!("{path}.algorithms"), "ES512 is not supported (P-521); let the issuer sign with ES256");
-            } else if !ALGORITHMS.iter().any(|(known, _)| known == name) {
-                let known = ALGORITHMS.map(|(known, _)| known).join(", ");
-                p.add(&format!("{path}.algorithms"), format!("`{name}` is none of {known}"));
+    pub(super) fn dump(&self) -> Value {
+        match self {
+            Method::ApiKey(ApiKey { keys_file, credentials }) => {
+                json!({"api_key": {"keys_file": keys_file, "credentials": shown(credentials)}})
             }
-        }
-        let leeway = p.duration_or_none(&format!("{path}.leeway"), &self.leeway, Duration::from_secs(LEEWAY_SECONDS));
-        if leeway > LEEWAY_MAX {
-            p.add(&format!("{path}.leeway"), "must be at most 5m: clocks that differ by more need repair");
-        }
-        let types = self.typ.iter().map(|typ| typ.to_ascii_lowercase());
-        let types = types.map(|typ| typ.strip_prefix("application/").unwrap_or(&typ).to_owned()).collect();
-        let credentials = location(&self.credentials, &format!("{path}.credentials"), p);
-        let keys = self.keys(path, base, p)?;
-        let (algorithms, required_claims) = (self.algorithms, self.required_claims);
-        Some(Jwt { algorithms, types, required_claims, leeway, credentials, ..Jwt::new(keys, issuer, audiences) })
-    }
-
-    fn keys(&self, path: &str, base: &Path, p: &mut Problems) -> Option<Keys> {
-        let fetched = Fetched {
-            timeout: timeout(&self.timeout, &format!("{path}.timeout"), p),
-            refresh: p.duration(&format!("{path}.refresh"), &self.refresh, Fetched::default().refresh),
-            authorities: self.authorities.as_ref().map(|file| base.join(file)),
-            copy: self.keys_cache.as_ref().map(|file| base.join(file)),
-        };
-        if fetched.refresh < REFRESH_MIN {
-            p.add(&format!("{path}.refresh"), "must be at least 30s: an unknown key id is looked for at once anyway");
-        }
-        match (&self.jwks_file, &self.jwks_url, &self.issuer_url) {
-            (Some(file), None, None) => {
-                let idle = [self.timeout.is_some(), self.refresh.is_some(), self.authorities.is_some()];
-                if idle.contains(&true) || self.keys_cache.is_some() {
-                    p.add(path, "timeout, refresh, authorities and keys_cache are for jwks_url and issuer_url");
-                }
-                Some(Keys::File(base.join(file)))
-            }
-            (None, Some(url), None) => Some(Keys::Url(address(url, &format!("{path}.jwks_url"), p)?, fetched)),
-            (None, None, Some(url)) => Some(Keys::Issuer(address(url, &format!("{path}.issuer_url"), p)?, fetched)),
-            _ => {
-                p.add(path, "exactly one of jwks_file, jwks_url, issuer_url says where the keys are");
-                None
-            }
+            Method::Introspection(introspection) => json!({"introspection": introspection.dump()}),
+            Method::Jwt(jwt) => json!({"jwt": jwt.dump()}),
+            Method::Anonymous => json!({"anonymous": {}}),
+            Method::Mtls => json!({"mtls": {}}),
+            Method::Plain(plain) => json!({"plain": plain.dump()}),
+            Method::TokenReview(review) => json!({"token_review": review.dump()}),
+            Method::X509(x509) => json!({"x509": x509.dump()}),
         }
     }
 }
@@ -368,6 +260,15 @@ fn location(raw: &Option<RawLocation>, path: &str, p: &mut Problems) -> Location
             );
             Location::Bearer
         }
+    }
+}
+
+fn shown(location: &Location) -> Value {
+    match location {
+        Location::Bearer => json!({"bearer": {}}),
+        Location::Header(name, prefix) => json!({"header": {"name": name.as_str(), "prefix": prefix}}),
+        Location::Parameter(name) => json!({"query": name}),
+        Location::Cookie(name) => json!({"cookie": name}),
     }
 }
 

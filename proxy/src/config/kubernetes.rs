@@ -2,7 +2,6 @@
 //!
 //! By default as every pod may: the service's name, and the files a service account is mounted with. Reads nothing.
 
-use super::auth::{Audiences, TokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
 use crate::auth::verdicts::Limits;
@@ -10,6 +9,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Tokens are shown to the Kubernetes API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenReview {
+    pub audiences: Audiences,
+    pub kubernetes: Kubernetes,
+    pub limits: Limits,
+}
+
+/// What a token must be made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audiences {
+    /// The host the caller asked for, without its port.
+    Host,
+    /// The API server itself, as tokens are that name no audience.
+    Server,
+    /// One of these.
+    These(Vec<String>),
+}
 
 /// Where every pod finds its service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -98,6 +116,24 @@ impl Kubernetes {
             "certificate": self.identity.as_ref().map(|(certificate, _)| certificate),
             "key": self.identity.as_ref().map(|(_, key)| key),
             "timeout_seconds": self.timeout.as_secs_f64(),
+        })
+    }
+}
+
+impl TokenReview {
+    pub(super) fn dump(&self) -> Value {
+        json!({
+            "audiences": match &self.audiences {
+                Audiences::Host => json!("host"),
+                Audiences::Server => json!("server"),
+                Audiences::These(these) => json!(these),
+            },
+            "allow_ttl_seconds": self.limits.good_seconds,
+            "deny_ttl_seconds": self.limits.bad_seconds,
+            "questions_max": self.limits.asking_max,
+            "questions_per_second": self.limits.asked_per_second,
+            "wait_max_seconds": self.limits.wait_max.as_secs_f64(),
+            "kubernetes": self.kubernetes.dump(),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 pub mod auth;
+pub mod authconfig;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -18,8 +19,8 @@ mod tls;
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
-pub use auth::{ApiKey, Audiences, Auth, Jwt, Method, TokenReview};
-pub use kubernetes::Kubernetes;
+pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};

@@ -3,16 +3,18 @@
 use super::compile::{Compiler, each, make, unknown};
 use super::raw::{Entry, Evaluators};
 use super::secrets::{LabelSelector, problem};
-use crate::auth::api_keys::{Holder, Ring, sha256};
+use crate::auth::api_keys::{ApiKeys, Holder, Ring, sha256};
 use crate::auth::credential::Location;
 use crate::auth::endpoint::RawCredentials;
-use crate::auth::methods::{Method, anonymous, api_key, jwt};
+use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, token_review};
 use crate::auth::pipeline::{Authentication, Evaluator};
+use crate::auth::secrets::{Hidden, Secrets};
 use crate::auth::site::IdentitySource;
 use crate::auth::values::RawValueFrom;
+use crate::auth::verdicts::Limits;
 use crate::auth::{ConfigProblem, Identity};
 use crate::config::auth::{Fetched, Jwt, Keys};
-use crate::config;
+use crate::config::{self, Audiences};
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +86,30 @@ struct RawJwt {
     timeout: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTokenReview {
+    #[serde(default)]
+    audiences: Vec<String>,
+    /// Milliseconds.
+    timeout: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawIntrospection {
+    endpoint: String,
+    token_type_hint: Option<String>,
+    credentials_ref: RawSecret,
+    timeout: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSecret {
+    name: String,
+}
+
 fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'_>) -> Option<Way> {
     match kind {
         "anonymous" => {
@@ -103,8 +129,53 @@ fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'
             let method = open(compiler, &config::Method::Jwt(setting), entry)?;
             Some(Way { kind: jwt::NAME, method, issuer, access_token: true, consumes: true })
         }
+        "kubernetesTokenReview" => {
+            let raw: RawTokenReview = read(settings, entry, kind)?;
+            let mut kubernetes = compiler.setting.kubernetes.clone();
+            if let Some(milliseconds) = raw.timeout.filter(|milliseconds| *milliseconds > 0) {
+                kubernetes.timeout = Duration::from_millis(milliseconds);
+            }
+            let audiences = if raw.audiences.is_empty() { Audiences::Host } else { Audiences::These(raw.audiences) };
+            let setting = config::TokenReview { audiences, kubernetes, limits: Limits::TOKENS };
+            let method = open(compiler, &config::Method::TokenReview(setting), entry)?;
+            Some(Way { kind: token_review::NAME, method, issuer: None, access_token: false, consumes: true })
+        }
+        "oauth2Introspection" => {
+            let raw: RawIntrospection = read(settings, entry, kind)?;
+            let method = open(compiler, &config::Method::Introspection(introspection(compiler, raw, entry)?), entry)?;
+            Some(Way { kind: introspection::NAME, method, issuer: None, access_token: true, consumes: true })
+        }
         other => unknown(entry, other),
     }
+}
+
+fn introspection(
+    compiler: &Compiler<'_>,
+    raw: RawIntrospection,
+    entry: &mut Entry<'_>,
+) -> Option<config::Introspection> {
+    let name = raw.credentials_ref.name;
+    let mut half = |key: &str| {
+        let value = compiler.secrets.value(compiler.namespace, &name, key);
+        let text = value.and_then(|bytes| String::from_utf8(bytes.into()).ok()).filter(|text| !text.is_empty());
+        if text.is_none() {
+            entry.problem(format!(
+                "oauth2Introspection: the Secret {}/{name} has no text as {key:?}",
+                compiler.namespace
+            ));
+        }
+        text.map(Hidden::new)
+    };
+    let (id, secret) = (half("clientID"), half("clientSecret"));
+    let mut setting = config::Introspection::new(raw.endpoint, Default::default(), Default::default());
+    setting.held = Some((id?, secret?));
+    setting.token_type_hint = raw.token_type_hint;
+    setting.subject_required = false;
+    setting.authorities.clone_from(&compiler.setting.authorities);
+    if let Some(milliseconds) = raw.timeout.filter(|milliseconds| *milliseconds > 0) {
+        setting.timeout = Duration::from_millis(milliseconds);
+    }
+    Some(setting)
 }
 
 fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
@@ -163,6 +234,12 @@ fn keys(compiler: &Compiler<'_>, raw: &RawApiKey, entry: &mut Entry<'_>) -> Ring
         holders.push((sha256(key), holder));
     }
     Ring::new(holders)
+}
+
+impl ApiKeys for Ring {
+    fn find(&self, key: &str, _now_unix: u64) -> Option<Arc<Holder>> {
+        Ring::find(self, key)
+    }
 }
 
 /// Where the credential is, and what a caller without one is asked for.

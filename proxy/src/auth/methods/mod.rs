@@ -2,9 +2,12 @@
 
 pub mod anonymous;
 pub mod api_key;
+pub mod introspection;
 pub mod jwt;
 pub mod mtls;
+pub mod plain;
 pub mod token_review;
+pub mod x509;
 
 use super::jwks_fetch::RemoteKeys;
 use super::pipeline::Document;
@@ -85,9 +88,12 @@ pub struct Kind {
 pub static METHODS: &[Kind] = &[
     Kind { name: anonymous::NAME, open: anonymous::open },
     Kind { name: api_key::NAME, open: api_key::open },
+    Kind { name: introspection::NAME, open: introspection::open },
     Kind { name: jwt::NAME, open: jwt::open },
     Kind { name: mtls::NAME, open: mtls::open },
+    Kind { name: plain::NAME, open: plain::open },
     Kind { name: token_review::NAME, open: token_review::open },
+    Kind { name: x509::NAME, open: x509::open },
 ];
 
 /// The line of [`METHODS`] that a setting asks for.
@@ -95,9 +101,12 @@ pub fn kind(config: &config::Method) -> &'static Kind {
     let name = match config {
         config::Method::Anonymous => anonymous::NAME,
         config::Method::ApiKey(_) => api_key::NAME,
+        config::Method::Introspection(_) => introspection::NAME,
         config::Method::Jwt(_) => jwt::NAME,
         config::Method::Mtls => mtls::NAME,
+        config::Method::Plain(_) => plain::NAME,
         config::Method::TokenReview(_) => token_review::NAME,
+        config::Method::X509(_) => x509::NAME,
     };
     METHODS.iter().find(|kind| kind.name == name).expect("every method has its line: tested")
 }
@@ -110,7 +119,8 @@ mod tests {
     fn does_the_table_agree_with_the_configuration() {
         let names: Vec<_> = METHODS.iter().map(|kind| kind.name).collect();
         assert!(names.is_sorted());
-        assert_eq!(names, ["anonymous", "api_key", "jwt", "mtls", "token_review"]);
+        let all = ["anonymous", "api_key", "introspection", "jwt", "mtls", "plain", "token_review", "x509"];
+        assert_eq!(names, all);
         assert_eq!((kind(&config::Method::Anonymous).name, kind(&config::Method::Mtls).name), ("anonymous", "mtls"));
     }
 }

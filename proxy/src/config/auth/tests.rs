@@ -1,7 +1,6 @@
 //! Which settings of `auth` are understood, and what is said about those that are not.
 
 use super::*;
-use serde_json::json;
 
 fn of(methods: &str) -> (Auth, String) {
     let mut problems = Problems::default();
@@ -76,7 +75,48 @@ fn which_token_methods_are_refused_and_why() {
         let (_, problems) = of(&format!("[{yaml}]"));
         assert!(problems.contains(words), "{yaml}: {problems}");
     }
+    for (yaml, words) in [
+        (
+            "{api_key: {keys_file: k, credentials: {header: {name: ''}}}}",
+            "auth.methods[0].api_key.credentials.header.name",
+        ),
+        (
+            "{introspection: {endpoint: x, client_id_file: i, client_secret_file: s}}",
+            "auth.methods[0].introspection.endpoint: is no",
+        ),
+        (
+            "{introspection: {endpoint: 'https://a/', client_id_file: i, client_secret_file: s, timeout: 2m}}",
+            "introspection.timeout",
+        ),
+        (
+            "{introspection: {endpoint: 'https://a/', client_id_file: i, client_secret_file: s, audiences: ['']}}",
+            "introspection.audiences",
+        ),
+    ] {
+        let (_, problems) = of(&format!("[{yaml}]"));
+        assert!(problems.contains(words), "{yaml}: {problems}");
+    }
     let one = "{jwt: {audience: a, issuer_url: 'https://a/', keys_cache: k}}";
     assert!(of(&format!("[{one}, {one}]")).1.contains("two methods have one `keys_cache`"));
     assert!(of("[]").1.starts_with("auth.methods: must name at least one"));
+}
+
+#[test]
+fn what_do_the_other_methods_mean() {
+    let (auth, problems) = of("[{api_key: {keys_file: k, credentials: {header: {name: X-Api-Key}}}},
+        {introspection: {endpoint: 'https://a/introspect', client_id_file: i, client_secret_file: s, allow_ttl: 10s}},
+        {token_review: {}}, {mtls: {}}, {anonymous: {}}, {plain: {selector: 'request.headers.x-user'}},
+        {x509: {authorities: ca.pem, from_peers: ['spiffe://td/ns/edge/sa/gateway']}}]");
+    assert_eq!(problems, "");
+    let places: Vec<&Location> = auth.methods.iter().map(Method::credentials).collect();
+    assert_eq!(places[0], &Location::Header(HeaderName::from_static("x-api-key"), String::new()));
+    assert!(places[1..].iter().all(|place| **place == Location::Bearer));
+    let dump = auth.methods[1].dump();
+    assert_eq!(
+        (&dump["introspection"]["allow_ttl_seconds"], &dump["introspection"]["client_secret_file"]),
+        (&json!(10), &json!("/etc/s"))
+    );
+    assert!(auth.methods[2].dump()["token_review"].is_object());
+    assert_eq!(auth.methods[5].dump()["plain"]["selector"], json!("request.headers.x-user"));
+    assert_eq!(auth.methods[6].dump()["x509"]["xfcc_header"], json!("x-forwarded-client-cert"));
 }
