@@ -5,6 +5,7 @@
 //! admin listener, starting and stopping the worker.
 
 pub mod authorizer;
+mod begin;
 mod door;
 mod drain;
 mod listeners;
@@ -16,21 +17,21 @@ use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{self, Behind, Config, Destination};
-use crate::dialects::{DIALECTS, Dialect};
+use crate::config::{self, Behind, Config};
+use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
-use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
-use crate::record::{Journal, Lines, unix_now};
-use crate::scale::targets::{Address, External, Process, Target};
+use crate::record::{Journal, unix_now};
+use crate::scale::targets::Target;
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
 use crate::watched::WATCH_PERIOD;
-use crate::worker::{Known, Uds, take_seat};
+use crate::worker::{Known, take_seat};
 use authorizer::Counter;
+pub use begin::{guard, run};
 use door::{App, app};
 use drain::Drain;
 use policed::{Policed, policies};
@@ -74,46 +75,6 @@ pub enum Error {
     Outbound(#[from] BadCluster),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
-}
-
-/// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
-///
-/// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
-/// stdout.
-pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    begin(config, None, on_ready)
-}
-
-/// As [`run`], by a policy that was made in code, in the place of `auth.methods`. Without dialects: some have questions
-/// that are open to all.
-pub fn guard(config: Config, by: Authenticator, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    begin(config, Some(by), on_ready)
-}
-
-fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
-    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
-    let journal = Journal { metrics: Metrics::new(), lines };
-    let parts = match &config.behind {
-        Behind::Worker(worker) => {
-            let target: Arc<dyn Target> = match &worker.command {
-                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
-                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
-            };
-            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects, journal, by }
-        }
-        Behind::Forward(forward) => {
-            let target: Arc<dyn Target> = match &forward.to {
-                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
-                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
-                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
-            };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
-        }
-    };
-    let server = Server::open(config, parts)?;
-    server.run(signals, on_ready)
 }
 
 /// What differs between the real server and one under test.

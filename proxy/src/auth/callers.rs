@@ -140,6 +140,11 @@ impl Authenticator {
         Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
     }
 
+    /// By one policy that was made in code.
+    pub fn of(pipeline: Pipeline) -> Authenticator {
+        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new() }
+    }
+
     /// Reads a folder of policies that others wrote.
     pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
         let tools = Tools::new();
@@ -182,7 +187,7 @@ impl Authenticator {
                 callbacks.clone().run().await;
             }
         };
-        drop(tokio::join!(keys, watched, callbacks));
+        tokio::join!(keys, watched, callbacks);
     }
 
     /// Those who are still to be told of requests are told, within `limit`.
