@@ -34,8 +34,10 @@ impl AuthMetrics {
                 SECONDS_BUCKETS,
             ),
             generation: l.gauge("outrider_authconfig_generation", "Counts the sets of AuthConfigs; 0 without any."),
-            good: l.gauge("outrider_authconfig_good", "1 while the AuthConfigs are in force as they are in the folder."),
-            failures: l.counter("outrider_authconfig_reload_failures_total", "Sets of AuthConfigs that were not taken."),
+            good: l
+                .gauge("outrider_authconfig_good", "1 while the AuthConfigs are in force as they are in the folder."),
+            failures: l
+                .counter("outrider_authconfig_reload_failures_total", "Sets of AuthConfigs that were not taken."),
         }
     }
 

@@ -247,7 +247,7 @@ impl Refusal {
         let reason = Some(refused.reason.clone());
         let outcome = Fault::UnknownHost.label();
         let audit = Audit { policy, outcome, phase: "authentication", kind: "none", reason, ..Audit::default() };
-        Box::new(Refusal { refused, audit, explains: false })
+        Box::new(Refusal { refused, audit, explains: false, speaks: None })
     }
 
     /// In the words of our own table, or of the policy.
