@@ -90,7 +90,7 @@ pub(super) fn open(
         return None;
     }
     let reviewer = Arc::new(Reviewer::new(Client::new(kubernetes), LIMITS));
-    let ask: Ask = Box::new(move |root| compiled.question(root).map(|question| vec![question]).map_err(fault));
+    let ask: Ask = Box::new(move |root| compiled.question(root).map(|question| Some(vec![question])).map_err(fault));
     Some(Box::new(AccessReview::new(reviewer, ask)))
 }
 
