@@ -1,8 +1,6 @@
 //! The way out in the life of the server: it serves with the rest, and while callers are drained.
 
 use super::*;
-use crate::metrics::Metrics;
-use crate::record::Lines;
 use std::net::TcpListener;
 
 /// Answers every request on every connection with a 200, until it is dropped with the process.
