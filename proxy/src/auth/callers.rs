@@ -2,6 +2,7 @@
 
 use super::audit::Audit;
 use super::authconfig::{self, Index, Setting, Store};
+use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
 use super::methods::{self, Memory, Method, Tools};
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
@@ -15,6 +16,7 @@ use crate::tls::identity::Peer;
 use crate::watched::{File, WATCH_PERIOD, Watched};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a bearer may carry its credential.
 pub const CREDENTIALS: [HeaderName; 4] =
@@ -24,6 +26,8 @@ pub const CREDENTIALS: [HeaderName; 4] =
 pub struct Authenticator {
     policies: Policies,
     tools: Tools,
+    /// Those whom policies want told of requests.
+    callbacks: Option<Arc<Callbacks>>,
 }
 
 enum Policies {
@@ -123,7 +127,12 @@ impl Authenticator {
         }
         let authentication = Phase::new(evaluators);
         let pipeline = Pipeline { name: "auth.methods".into(), authentication, ..Pipeline::default() };
-        Ok(Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools })
+        Ok(Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools, callbacks: None })
+    }
+
+    /// By one policy that was made in code.
+    pub fn of(pipeline: Pipeline) -> Authenticator {
+        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
     }
 
     /// By one policy that was made in code.
@@ -134,14 +143,15 @@ impl Authenticator {
     /// Reads a folder of policies that others wrote.
     pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
         let tools = Tools::new();
-        let setting = Setting::new(config, tools.clone());
+        let callbacks = Callbacks::new(Bounds::default());
+        let setting = Setting::new(config, tools.clone(), callbacks.clone());
         let folders = std::iter::once(&config.folder).chain(&config.secrets).cloned().collect();
         let load = move |files: &[Vec<File>]| {
             let of = |at: usize| files.get(at).map_or(&[][..], Vec::as_slice);
             authconfig::load(of(0), &Store::parse(of(1), &setting.namespace)?, &setting)
         };
         let watched = Watched::open(folders, "authconfigs", Box::new(load))?;
-        Ok(Authenticator { policies: Policies::Theirs(Arc::new(watched)), tools })
+        Ok(Authenticator { policies: Policies::Theirs(Arc::new(watched)), tools, callbacks: Some(callbacks) })
     }
 
     /// The folder of policies, if there is one.
@@ -162,9 +172,23 @@ impl Authenticator {
     /// Fetches the keys of issuers and watches the policies, for ever. Start it on one runtime only.
     pub async fn tend(self: Arc<Self>) {
         let keys = self.tools.keys.clone().run();
-        match &self.policies {
-            Policies::Ours(_) => keys.await,
-            Policies::Theirs(watched) => drop(tokio::join!(keys, watched.clone().watch(WATCH_PERIOD))),
+        let watched = async {
+            if let Policies::Theirs(watched) = &self.policies {
+                watched.clone().watch(WATCH_PERIOD).await;
+            }
+        };
+        let callbacks = async {
+            if let Some(callbacks) = &self.callbacks {
+                callbacks.clone().run().await;
+            }
+        };
+        tokio::join!(keys, watched, callbacks);
+    }
+
+    /// Those who are still to be told of requests are told, within `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.drain(limit).await;
         }
     }
 

@@ -99,6 +99,13 @@ impl Verified {
 ///
 /// `iat` is not checked: it grants nothing, and `nbf` is the claim for "not yet".
 pub fn verify(token: &str, keys: &KeySet, expected: &Expected, now_unix: u64) -> Result<Verified, Reason> {
+    let verified = check(object(signed(token, keys, expected)?)?, expected)?;
+    verified.check_time(now_unix)?;
+    Ok(verified)
+}
+
+/// What is signed: the payload, still encoded, of a token whose signature is good.
+fn signed<'t>(token: &'t str, keys: &KeySet, expected: &Expected) -> Result<&'t str, Reason> {
     let [header, payload, signature] = parts(token)?;
     let head = object(header)?;
     let algorithm = algorithm(text(&head, "alg")?.ok_or(Reason::Malformed)?).ok_or(Reason::Algorithm)?;
@@ -110,12 +117,10 @@ pub fn verify(token: &str, keys: &KeySet, expected: &Expected, now_unix: u64) ->
     }
     let key = keys.find(text(&head, "kid")?, algorithm)?;
     let signed = &token[..header.len() + 1 + payload.len()];
-    if !jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm).unwrap_or(false) {
-        return Err(Reason::Signature);
+    match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm) {
+        Ok(true) => Ok(payload),
+        _ => Err(Reason::Signature),
     }
-    let verified = check(object(payload)?, expected)?;
-    verified.check_time(now_unix)?;
-    Ok(verified)
 }
 
 /// Only to know whom to ask for keys: nothing is believed yet.

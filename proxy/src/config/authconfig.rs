@@ -30,6 +30,9 @@ pub struct AuthConfig {
     /// Hosts that a request may choose among, where a policy makes a host from what the request says.
     pub hosts: Vec<String>,
     pub timeout: Duration,
+    /// SPIFFE ids of peers whose word of a caller's certificate (`x509`) is believed; `*`: anybody's. Empty: of every peer
+    /// whose own certificate was verified.
+    pub certificate_peers: Vec<String>,
     /// Who is asked about tokens and accesses.
     pub kubernetes: Kubernetes,
 }
@@ -108,6 +111,8 @@ pub(super) struct RawAuthConfig {
     #[serde(default)]
     hosts: Vec<String>,
     timeout: Option<Quantity>,
+    #[serde(default)]
+    certificate_peers: Vec<String>,
 }
 
 /// A name for all of them, or each by its own.
@@ -148,6 +153,7 @@ impl RawAuthConfig {
             keep_credentials: self.keep_credentials,
             hosts: self.hosts,
             timeout: p.duration(&format!("{path}.timeout"), &self.timeout, TIMEOUT),
+            certificate_peers: self.certificate_peers,
             kubernetes: kubernetes.clone(),
         }
     }
@@ -165,6 +171,7 @@ impl AuthConfig {
             "keep_credentials": self.keep_credentials,
             "hosts": self.hosts,
             "timeout_seconds": self.timeout.as_secs_f64(),
+            "certificate_peers": self.certificate_peers,
             "kubernetes": self.kubernetes.dump(),
         })
     }

@@ -1,12 +1,13 @@
 //! The authentication phase of a policy: whose settings become which of our methods.
 
+use super::certificates::x509;
 use super::compile::{Compiler, each, make, unknown};
 use super::raw::{Entry, Evaluators};
 use super::secrets::{LabelSelector, problem};
 use crate::auth::api_keys::{ApiKeys, Holder, Ring, sha256};
 use crate::auth::credential::Location;
 use crate::auth::endpoint::RawCredentials;
-use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, token_review};
+use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, plain, token_review};
 use crate::auth::pipeline::{Authentication, Evaluator};
 use crate::auth::secrets::{Hidden, Secrets};
 use crate::auth::site::IdentitySource;
@@ -145,6 +146,15 @@ fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'
             let method = open(compiler, &config::Method::Introspection(introspection(compiler, raw, entry)?), entry)?;
             Some(Way { kind: introspection::NAME, method, issuer: None, access_token: true, consumes: true })
         }
+        "plain" => {
+            let from: RawValueFrom = read(settings, entry, kind)?;
+            let method = open(compiler, &config::Method::Plain(config::Plain { from }), entry)?;
+            Some(Way { kind: plain::NAME, method, issuer: None, access_token: false, consumes: false })
+        }
+        "x509" => {
+            let (kind, method) = (crate::auth::methods::x509::NAME, x509(compiler, settings, entry)?);
+            Some(Way { kind, method, issuer: None, access_token: false, consumes: false })
+        }
         other => unknown(entry, other),
     }
 }
@@ -167,8 +177,8 @@ fn introspection(
         text.map(Hidden::new)
     };
     let (id, secret) = (half("clientID"), half("clientSecret"));
-    let mut setting = config::Introspection::new(raw.endpoint, Default::default(), Default::default());
-    setting.held = Some((id?, secret?));
+    let client = config::ClientSecret::Given { id: id?, secret: secret? };
+    let mut setting = config::Introspection::new(raw.endpoint, client);
     setting.token_type_hint = raw.token_type_hint;
     setting.subject_required = false;
     setting.authorities.clone_from(&compiler.setting.authorities);
@@ -178,7 +188,7 @@ fn introspection(
     Some(setting)
 }
 
-fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
     let settings = if settings.is_null() { Value::Object(Default::default()) } else { settings };
     let path = format!("{}.{kind}", entry.path);
     serde_json::from_value(settings).map_err(|error| entry.problems.push(problem(path, error.to_string()))).ok()

@@ -4,6 +4,7 @@ use super::raw::{Common, Entry, Evaluators, Named, RawDenyWith, RawResponse, Raw
 use super::secrets::problem;
 use super::{Setting, Store, access, authentication};
 use crate::auth::ConfigProblem;
+use crate::auth::callbacks;
 use crate::auth::metadata::SOURCES;
 use crate::auth::patterns::{Compat as PatternCompat, Condition, NamedPatterns, RawPattern};
 use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Make, Output, Phase, Pipeline, Place, Test};
@@ -146,15 +147,25 @@ impl Compiler<'_> {
         let authorization = self.authorization(spec.authorization, &at("authorization"), problems);
         let RawResponse { unauthenticated, unauthorized, success } = spec.response.unwrap_or_default();
         let response = self.response(success.unwrap_or_default(), &at("response.success"), &site, problems);
-        for name in spec.callbacks.keys() {
-            problems.push(problem(format!("{path}.callbacks.{name}"), "callbacks are not known here"));
-        }
+        let mut callbacks = Vec::new();
+        each(spec.callbacks, &at("callbacks"), problems, |name, entry| {
+            let common = entry.common();
+            let (kind, settings) = entry.kind()?;
+            if kind != callbacks::NAME {
+                return unknown(entry, &kind);
+            }
+            let path = format!("{}.{kind}", entry.path);
+            let callback = self.setting.callbacks.open(settings, &path, &site, entry.problems)?;
+            callbacks.push(self.evaluator(name, callbacks::NAME, callback, common, entry));
+            Some(())
+        });
         Pipeline {
             when,
             authentication: Phase::new(authentication),
             metadata: Phase::new(metadata),
             authorization: Phase::new(authorization),
             response: Phase::new(response),
+            callbacks: Phase::new(callbacks),
             unauthenticated: deny(unauthenticated, &at("response.unauthenticated"), problems),
             unauthorized: deny(unauthorized, &at("response.unauthorized"), problems),
             leniency: compat.leniency(),

@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication;
+mod certificates;
 mod compile;
 mod hosts;
 mod raw;
@@ -15,10 +16,12 @@ mod tests;
 pub use hosts::Index;
 pub use secrets::{Secret, Store};
 
+use crate::auth::callbacks::Callbacks;
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
 use crate::auth::site::HostPattern;
 use crate::config::Kubernetes;
+use crate::config::auth::Vouchers;
 use crate::config::authconfig::{AuthConfig, Compat};
 use crate::fetch::{Client, Trust};
 use crate::policy::Problem;
@@ -46,10 +49,13 @@ pub struct Setting {
     /// For one whole decision.
     pub timeout: Option<Duration>,
     pub kubernetes: Kubernetes,
+    /// Peers whose word of a caller's certificate is believed.
+    pub certificate_peers: Vouchers,
+    pub callbacks: Arc<Callbacks>,
 }
 
 impl Setting {
-    pub fn new(config: &AuthConfig, tools: Tools) -> Setting {
+    pub fn new(config: &AuthConfig, tools: Tools, callbacks: Arc<Callbacks>) -> Setting {
         Setting {
             compat: config.compat,
             namespace: config.namespace.clone(),
@@ -61,6 +67,12 @@ impl Setting {
             hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
             timeout: Some(config.timeout),
             kubernetes: config.kubernetes.clone(),
+            certificate_peers: match config.certificate_peers.as_slice() {
+                [] => Vouchers::Verified,
+                peers if peers.iter().any(|peer| peer == "*") => Vouchers::Anybody,
+                peers => Vouchers::Peers(peers.to_vec()),
+            },
+            callbacks,
         }
     }
 }

@@ -23,6 +23,8 @@ fn setting(compat: Compat) -> Setting {
         hosts: Vec::new(),
         timeout: None,
         kubernetes: Kubernetes::in_cluster(None),
+        certificate_peers: Vouchers::Anybody,
+        callbacks: Callbacks::new(Default::default()),
     }
 }
 

@@ -94,6 +94,7 @@ impl X509 {
         let Some(chain) = self.shown(presented)? else { return Ok(None) };
         let vouched = match &self.vouchers {
             Vouchers::Anybody => true,
+            Vouchers::Verified => request.peer.spiffe.is_some() || request.extra.is_some(),
             Vouchers::Peers(peers) => {
                 request.peer.spiffe.as_ref().is_some_and(|id| peers.iter().any(|p| p == id.as_str()))
             }
@@ -109,10 +110,9 @@ impl X509 {
             webpki::Error::CertNotValidYet { .. } => Reason::NotYetValid,
             webpki::Error::UnknownIssuer => Reason::UnknownKey,
             webpki::Error::RequiredEkuNotFoundContext(_) => Reason::Unsupported,
-            webpki::Error::BadDer => Reason::Malformed,
             _ => Reason::Signature,
         };
-        let certificate = EndEntityCert::try_from(leaf).map_err(bad)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|_| Reason::Malformed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(request.now_unix));
         let algorithms = provider().signature_verification_algorithms.all;
         let check = |anchors: &Anchors| {

@@ -235,7 +235,7 @@ fn is_a_verdict_kept_as_long_as_it_may_be() {
     let asked = Asked::default();
     let key = |name: &'static str| -> Make { Box::new(move |root| Ok(root["request"][name].clone())) };
     let kept = |name, ttl| Some(Kept::new(key(name), ttl));
-    let users = Evaluator { cache: kept("path", 1000), ..way(0, scripted("users", Says::Yes, &asked)) };
+    let users = Evaluator { cache: Some(Kept::new(key("path"), 1000)), ..way(0, scripted("users", Says::Yes, &asked)) };
     let rbac = Evaluator { cache: kept("path", 60), ..rule(0, scripted("rbac", Says::Yes, &asked)) };
     let none = Evaluator { cache: kept("nothing", 60), ..rule(1, scripted("none", Says::Yes, &asked)) };
     let pipeline = of(vec![users], vec![rbac, none]);

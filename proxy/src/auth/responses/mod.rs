@@ -5,6 +5,7 @@
 
 pub mod json;
 pub mod plain;
+pub mod wristband;
 
 pub use super::endpoint::header_value;
 
@@ -22,6 +23,11 @@ pub type Made<'a> = BoxFuture<'a, Result<Value, String>>;
 pub trait Response: Send + Sync {
     /// `root`: the authorization JSON.
     fn make<'a>(&'a self, root: &'a Value, now_unix: u64) -> Made<'a>;
+
+    /// What it must tell those who verify it, of a response that is signed.
+    fn published(&self) -> Option<&wristband::Published> {
+        None
+    }
 }
 
 /// A line of the table.
@@ -38,4 +44,8 @@ pub struct Kind {
 pub static RESPONSES: &[Kind] = &[
     Kind { name: json::NAME, label: "RESPONSE_JSON", open: json::open },
     Kind { name: plain::NAME, label: "RESPONSE_PLAIN", open: plain::open },
+    Kind { name: wristband::NAME, label: "RESPONSE_WRISTBAND", open: wristband::open },
 ];
+
+#[cfg(test)]
+mod tests;

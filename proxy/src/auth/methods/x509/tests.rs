@@ -90,7 +90,7 @@ fn who_is_a_good_certificate() {
     let pem = leaf(&ca, |_| ()).pem();
     let identity = ask(&method(&ca, xfcc(), gateway()), &[("x-forwarded-client-cert", &xfcc_of(&pem))], Some(GATEWAY));
     let identity = identity.unwrap().unwrap();
-    assert_eq!((identity.subject.as_str(), identity.issuer.as_str()), ("CN=ada,O=Blue", "CN=ca"));
+    assert_eq!((identity.subject.as_str(), identity.issuer.as_str()), ("O=Blue,CN=ada", "CN=ca"));
     assert_eq!((&identity.claims["CommonName"], &identity.claims["Organization"][0]), (&"ada".into(), &"Blue".into()));
     assert_eq!((identity.claims["Country"].is_null(), identity.expires_at_unix), (true, Some(2_208_988_800)));
 }
@@ -138,6 +138,9 @@ fn whose_word_is_believed() {
         assert_eq!(label(ask(&strict, &headers, caller)), want, "{caller:?}");
     }
     assert_eq!(label(ask(&method(&ca, xfcc(), Vouchers::Anybody), &headers, None)), "accepted");
+    let verified = method(&ca, xfcc(), Vouchers::Verified);
+    assert_eq!(label(ask(&verified, &headers, Some("spiffe://td/ns/a/sa/b"))), "accepted");
+    assert_eq!(label(ask(&verified, &headers, None)), "issuer");
 }
 
 #[test]
