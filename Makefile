@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
 export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 
-.PHONY: demo test build models clients tools e2e e2e-spire lint bench fuzz bless clean
+.PHONY: demo test build models clients tools e2e e2e-spire e2e-kubernetes lint bench fuzz bless clean
 .DEFAULT_GOAL := build
 
 build: tools                ## the two binaries, release
@@ -24,6 +24,9 @@ e2e: build models clients   ## only the end-to-end runs
 
 e2e-spire: build            ## the Workload API source against SPIRE, built from its Go module (needs go)
 	tests/spire/run
+
+e2e-kubernetes: build       ## rbac-proxy against kube-apiserver and etcd, built from their Go modules (needs go)
+	tests/kubernetes/run
 
 lint:                       ## formatting and clippy
 	$(CARGO) fmt --all --check

@@ -40,6 +40,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A server that reads nothing for so long will not: without an end, it and a caller who reads nothing either would wait
 /// for each other for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pieces that come together are written together, and an error among them throws all of them away: what follows our own
+/// last event is swallowed for so long, until that is surely on its way.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// With pingora's default, 1, every concurrent stream would have a connection of its own.
 const STREAMS_MAX: usize = 100;
 
@@ -84,6 +87,8 @@ pub struct Handover {
     timeouts: Timeouts,
     edits: Vec<Edit>,
     gauge: Gauge,
+    /// When a stream's last event was said by us.
+    said_at: Option<Instant>,
     pub record: Record,
     /// After an upgrade bytes are no body, and have no end.
     upgrade: bool,
@@ -128,6 +133,7 @@ impl Handover {
             timeouts,
             edits,
             gauge: Gauge::new(meter),
+            said_at: None,
             record,
             upgrade,
             stopped: None,
@@ -243,8 +249,10 @@ impl Handover {
         if self.busy.facts().is_over() {
             return Err(self.stop(Error::Draining));
         }
-        if self.gauge.spoke() {
-            return Err(pingora_core::Error::new(ErrorType::Custom("stopped")));
+        if let Some(at) = self.said_at {
+            *piece = None;
+            let gone = at.elapsed() > LAST_WORDS;
+            return if gone { Err(pingora_core::Error::new(ErrorType::Custom("stopped"))) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
         self.record.sent(bytes.len());
@@ -266,6 +274,7 @@ impl Handover {
         // It may have been the last piece anyway.
         self.record.refused(&error.verdict(), error.to_string());
         self.stopped = Some(error);
+        self.said_at = Some(Instant::now());
     }
 
     fn refusal(&self, error: &Error) -> Vec<Part> {
@@ -300,7 +309,7 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
-        if self.gauge.spoke() {
+        if self.said_at.is_some() {
             // Clients that wait for the end before they believe an event see the one that says why.
             return Some(vec![Part::End(None)]);
         }

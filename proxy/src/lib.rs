@@ -33,4 +33,5 @@ pub mod rls;
 pub mod scale;
 pub mod server;
 pub mod tls;
+pub mod watched;
 pub mod worker;

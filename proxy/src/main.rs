@@ -29,6 +29,8 @@ enum Command {
     Inject(Box<cli::inject::Args>),
     /// Run the sidecar by a configuration file.
     Proxy(cli::proxy::Args),
+    /// Stand in the place of kube-rbac-proxy, by its own flags and file.
+    RbacProxy(Box<cli::rbac_proxy::Args>),
     /// Send a pod's connections through the sidecar: iptables or nft rules, once.
     Redirect(cli::redirect::Args),
     /// Make credentials of the development issuer.
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Drain(args) => cli::drain::run(args),
         Command::Inject(args) => cli::inject::run(*args),
         Command::Proxy(args) => cli::proxy::run(args),
+        Command::RbacProxy(args) => cli::rbac_proxy::run(*args),
         Command::Redirect(args) => cli::redirect::run(args),
         Command::Token(args) => cli::token::run(args),
         Command::Up(args) => cli::up::run(args),

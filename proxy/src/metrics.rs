@@ -4,6 +4,11 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod auth;
+mod verdicts;
+
+pub use auth::AuthMetrics;
+
 use crate::admission::Snapshot;
 use crate::policy::Watched;
 use crate::tls::Status;
@@ -12,6 +17,7 @@ use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use verdicts::VerdictMetrics;
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
 const DURATION_BUCKETS: &[f64] =
@@ -39,6 +45,8 @@ pub struct Metrics {
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
+    pub auth: AuthMetrics,
+    pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -278,6 +286,8 @@ impl Metrics {
             ),
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
+            auth: AuthMetrics::new(&l),
+            verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -406,6 +416,9 @@ mod tests {
         metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
         metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
+        let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
+            std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
+        metrics.verdicts.tell(&[("token_review", memory)]);
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

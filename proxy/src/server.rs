@@ -20,13 +20,13 @@ use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::Authorizers;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
-use crate::policy::watch::WATCH_PERIOD;
-use crate::policy::{Problem, Watched, Workload};
+use crate::policy::{self, Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
+use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, Uds, take_seat};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
@@ -62,6 +62,8 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
+    #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    AuthConfig(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -75,6 +77,17 @@ pub enum Error {
 /// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
 /// stdout.
 pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    begin(config, None, on_ready)
+}
+
+/// As [`run`], by a policy that was made in code, in the place of `auth.methods`. Without dialects: some have questions
+/// that are open to all.
+pub fn guard(config: Config, by: Authenticator, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    begin(config, Some(by), on_ready)
+}
+
+fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
     let lines = if config.access_log { Lines::stderr() } else { Lines::None };
     let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
@@ -84,7 +97,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error>
                 None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
             };
             let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects: DIALECTS, journal }
+            Parts { answers, target, dialects, journal, by }
         }
         Behind::Forward(forward) => {
             let target: Arc<dyn Target> = match &forward.to {
@@ -92,7 +105,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error>
                 Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
                 Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
             };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects: DIALECTS, journal }
+            Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
         }
     };
     let server = Server::open(config, parts)?;
@@ -105,6 +118,8 @@ pub struct Parts {
     pub target: Arc<dyn Target>,
     pub dialects: &'static [&'static dyn Dialect],
     pub journal: Journal,
+    /// In the place of what the configuration says of callers.
+    pub by: Option<Authenticator>,
 }
 
 /// Everything open, nothing running.
@@ -119,6 +134,7 @@ pub struct Server {
     policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
+    healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
     cut: watch::Sender<bool>,
 }
@@ -129,9 +145,14 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+        let authenticator = Arc::new(match (parts.by, &config.auth.authconfig) {
+            (Some(by), _) => by,
+            (None, Some(policies)) => Authenticator::of_policies(policies).map_err(Error::AuthConfig)?,
+            (None, None) => Authenticator::from_config(&config.auth.methods)?,
+        });
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
         let ports = ports(&listener, &admin, way_out.as_ref())?;
         let policed = policies(&config)?;
@@ -168,7 +189,20 @@ impl Server {
             cut: to_cut,
         });
         let target = parts.target;
-        Ok(Server { config, exchange, target, acceptor, identity, source, policed, listener, admin, way_out, cut })
+        Ok(Server {
+            config,
+            exchange,
+            target,
+            acceptor,
+            identity,
+            source,
+            policed,
+            listener,
+            admin,
+            healthz,
+            way_out,
+            cut,
+        })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -236,6 +270,10 @@ impl Server {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
         tokio::spawn(admin::serve(admin, Arc::new(office)));
+        if let Some(healthz) = self.healthz.take() {
+            let identity = self.identity.clone().filter(|_| self.config.tls.any());
+            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+        }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
@@ -389,7 +427,7 @@ fn policies(config: &Config) -> Result<Option<Policed>, Error> {
         trust_domain_aliases: policy.trust_domain_aliases.clone(),
     };
     let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
     Ok(Some((Arc::new(watched), keys)))
 }
 

@@ -7,6 +7,11 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Audit {
     pub policy: Arc<str>,
+    /// Whether the decision is a policy's, and worth a measurement; our own list of methods decides in no time.
+    pub measured: bool,
+    /// `authentication` or `authorization`, and the type of evaluator that had the last word in it.
+    pub phase: &'static str,
+    pub kind: &'static str,
     /// Which evaluator knew the caller, and what kind it is.
     pub known_by: Option<Arc<str>>,
     pub method: &'static str,
@@ -27,6 +32,11 @@ pub struct Audit {
 const NOTES_MAX: usize = 8;
 
 impl Audit {
+    /// Before anything is known.
+    pub fn nobody() -> Audit {
+        Audit { phase: "authentication", kind: "none", ..Audit::default() }
+    }
+
     pub fn note(&mut self, words: String) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(words);
@@ -35,6 +45,7 @@ impl Audit {
 
     pub fn write(&self, line: &mut Object) {
         line.text("outcome", Some(self.outcome));
+        line.text("phase", Some(self.phase));
         let mut put = |name: &str, text: &str| line.text(name, Some(text).filter(|text| !text.is_empty()));
         put("policy", &self.policy);
         put("known_by", self.known_by.as_deref().unwrap_or_default());

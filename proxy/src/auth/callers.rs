@@ -1,6 +1,8 @@
 //! Where an exchange asks who calls and whether they may: our own list of methods, or policies that others wrote, by host.
 
 use super::audit::Audit;
+use super::authconfig::{self, Index, Setting, Store};
+use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
 use super::methods::{self, Memory, Method, Tools};
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
@@ -9,9 +11,12 @@ use super::revocations::Whose;
 use super::{ConfigProblem, Identity, Request, credential};
 use crate::config;
 use crate::message::Head;
+use crate::policy::Problem;
 use crate::tls::identity::Peer;
+use crate::watched::{File, WATCH_PERIOD, Watched};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a bearer may carry its credential.
 pub const CREDENTIALS: [HeaderName; 4] =
@@ -19,8 +24,17 @@ pub const CREDENTIALS: [HeaderName; 4] =
 
 /// Whom to ask.
 pub struct Authenticator {
-    pipeline: Arc<Pipeline>,
+    policies: Policies,
     tools: Tools,
+    /// Those whom policies want told of requests.
+    callbacks: Option<Arc<Callbacks>>,
+}
+
+enum Policies {
+    /// Our own list of methods, whatever the host.
+    Ours(Arc<Pipeline>),
+    /// Others', by host.
+    Theirs(Arc<Watched<Index>>),
 }
 
 /// A caller whose name is known, and the policy that knows it.
@@ -113,19 +127,71 @@ impl Authenticator {
         }
         let authentication = Phase::new(evaluators);
         let pipeline = Pipeline { name: "auth.methods".into(), authentication, ..Pipeline::default() };
-        Ok(Authenticator { pipeline: Arc::new(pipeline), tools })
+        Ok(Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools, callbacks: None })
     }
 
-    /// Fetches the keys of issuers, for ever. Start it on one runtime only.
+    /// By one policy that was made in code.
+    pub fn of(pipeline: Pipeline) -> Authenticator {
+        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
+    }
+
+    /// Reads a folder of policies that others wrote.
+    pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
+        let tools = Tools::new();
+        let callbacks = Callbacks::new(Bounds::default());
+        let setting = Setting::new(config, tools.clone(), callbacks.clone());
+        let folders = std::iter::once(&config.folder).chain(&config.secrets).cloned().collect();
+        let load = move |files: &[Vec<File>]| {
+            let of = |at: usize| files.get(at).map_or(&[][..], Vec::as_slice);
+            authconfig::load(of(0), &Store::parse(of(1), &setting.namespace)?, &setting)
+        };
+        let watched = Watched::open(folders, "authconfigs", Box::new(load))?;
+        Ok(Authenticator { policies: Policies::Theirs(Arc::new(watched)), tools, callbacks: Some(callbacks) })
+    }
+
+    /// The folder of policies, if there is one.
+    pub fn watched(&self) -> Option<&Watched<Index>> {
+        match &self.policies {
+            Policies::Ours(_) => None,
+            Policies::Theirs(watched) => Some(watched),
+        }
+    }
+
+    fn pipeline(&self, host: &str) -> Option<Arc<Pipeline>> {
+        match &self.policies {
+            Policies::Ours(pipeline) => Some(pipeline.clone()),
+            Policies::Theirs(watched) => watched.current().find(host).cloned(),
+        }
+    }
+
+    /// Fetches the keys of issuers and watches the policies, for ever. Start it on one runtime only.
     pub async fn tend(self: Arc<Self>) {
-        self.tools.keys.clone().run().await
+        let keys = self.tools.keys.clone().run();
+        let watched = async {
+            if let Policies::Theirs(watched) = &self.policies {
+                watched.clone().watch(WATCH_PERIOD).await;
+            }
+        };
+        let callbacks = async {
+            if let Some(callbacks) = &self.callbacks {
+                callbacks.clone().run().await;
+            }
+        };
+        tokio::join!(keys, watched, callbacks);
+    }
+
+    /// Those who are still to be told of requests are told, within `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.drain(limit).await;
+        }
     }
 
     /// Who calls. The first way to know callers that knows this one decides.
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
     pub async fn identify(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
-        let pipeline = self.pipeline.clone();
+        let Some(pipeline) = self.pipeline(request.host) else { return Err(Refusal::unknown_host(request.host)) };
         let identified = pipeline.identify(request).await?;
         let credential = if identified.consumes { shown(&pipeline, request.head) } else { None };
         Ok(Caller { pipeline, identified, credential })
@@ -142,13 +208,23 @@ impl Authenticator {
 
     /// What is remembered of others' answers, and by what.
     pub fn memories(&self) -> Vec<Memory> {
-        let methods = self.pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
-        methods.chain(self.pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
+        let of = |pipeline: &Pipeline| -> Vec<Memory> {
+            let methods = pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
+            methods.chain(pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
+        };
+        match &self.policies {
+            Policies::Ours(pipeline) => of(pipeline),
+            Policies::Theirs(watched) => watched.current().pipelines().flat_map(|pipeline| of(pipeline)).collect(),
+        }
     }
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
     pub fn knows_by_connection(&self, peer: &Peer) -> bool {
-        self.pipeline.knows_by_connection(peer)
+        match &self.policies {
+            Policies::Ours(pipeline) => pipeline.knows_by_connection(peer),
+            // Bytes have no host that would say which policy is theirs.
+            Policies::Theirs(_) => false,
+        }
     }
 }
 

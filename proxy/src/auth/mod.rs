@@ -4,6 +4,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod authconfig;
 mod cache;
 pub mod callbacks;
 pub mod callers;

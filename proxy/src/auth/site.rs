@@ -83,6 +83,11 @@ pub fn parse<T: DeserializeOwned>(
     serde_json::from_value(given).map_err(|error| problem(problems, path, error.to_string())).ok()
 }
 
+/// What was compiled, or a problem more.
+pub fn sound<T>(compiled: Result<T, ConfigProblem>, problems: &mut Vec<ConfigProblem>) -> Option<T> {
+    compiled.map_err(|problem| problems.push(problem)).ok()
+}
+
 pub fn problem(problems: &mut Vec<ConfigProblem>, path: impl Into<String>, message: impl Into<String>) {
     problems.push(ConfigProblem { path: path.into(), message: message.into() });
 }

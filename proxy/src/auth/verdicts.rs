@@ -105,6 +105,18 @@ pub struct Counts {
     pub bad: u64,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.waits += other.waits;
+        self.failures += other.failures;
+        self.evictions += other.evictions;
+        self.good += other.good;
+        self.bad += other.bad;
+    }
+}
+
 /// Whatever remembers verdicts: what an operator can make forget, and count.
 pub trait Remembers: Send + Sync {
     /// Forgets; returns how many entries.

@@ -7,6 +7,7 @@ pub mod drain;
 pub mod inject;
 mod model;
 pub mod proxy;
+pub mod rbac_proxy;
 pub mod redirect;
 mod state;
 pub mod token;

@@ -116,7 +116,7 @@ fn is_fresh(state: &State, name: &str, wish: &Wish, now: u64) -> Result<bool, Tr
     let files = Files {
         certificate: state.file(&format!("{name}.pem")),
         key: state.file(&format!("{name}.key")),
-        trust_bundle: state.file("ca.pem"),
+        trust_bundle: Some(state.file("ca.pem")),
         trust_domain: TRUST_DOMAIN.into(),
         trust: config::TrustFiles::default(),
     };

@@ -6,6 +6,7 @@ mod certificates;
 mod introspection;
 mod jwt;
 
+use super::authconfig::{AuthConfig, RawAuthConfig};
 use super::kubernetes::{Kubernetes, RawTokenReview, TokenReview};
 use super::quantity::Quantity;
 use super::raw::Problems;
@@ -29,8 +30,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
-    /// Tried in order; at least one.
+    /// Tried in order; at least one, unless there are policies.
     pub methods: Vec<Method>,
+    /// Policies that others wrote, in the place of our own list of methods.
+    pub authconfig: Option<AuthConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +77,9 @@ pub struct ApiKey {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuth {
+    #[serde(default)]
     methods: Vec<RawMethod>,
+    authconfig: Option<RawAuthConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,7 +126,11 @@ struct RawHeader {
 
 impl RawAuth {
     pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
+        let authconfig = self.authconfig.map(|policies| policies.validate(base, kubernetes, p));
+        if authconfig.is_some() && !self.methods.is_empty() {
+            p.add("auth", "has both methods and authconfig; who enters is said in one place");
+        }
+        if self.methods.is_empty() && authconfig.is_none() {
             p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
         }
         let mut methods = Vec::new();
@@ -137,7 +146,7 @@ impl RawAuth {
         }) {
             p.add("auth.methods", "two methods have one `keys_cache`; each issuer's keys need a file of their own");
         }
-        Auth { methods }
+        Auth { methods, authconfig }
     }
 }
 

@@ -24,7 +24,7 @@ impl Config {
                 "detect_timeout_seconds": seconds(self.interception.detect_timeout),
             },
             "tls": self.tls.dump(),
-            "auth": {"methods": methods},
+            "auth": {"methods": methods, "authconfig": self.auth.authconfig.as_ref().map(|it| it.dump())},
             "policy": self.policy.as_ref().map(|policy| json!({
                 "folder": policy.folder,
                 "namespace": policy.namespace,
@@ -62,6 +62,7 @@ impl Config {
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
             "probes": self.probes.dump(),
+            "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
         })
     }

@@ -4,6 +4,7 @@
 //! starts anything: `outrider check` is this module and nothing else.
 
 pub mod auth;
+pub mod authconfig;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -47,6 +48,8 @@ pub struct Config {
     /// One line on stderr for each request.
     pub access_log: bool,
     pub probes: Probes,
+    /// Where `/healthz` is served with our certificate, for kubelets that ask over HTTPS.
+    pub healthz: Option<SocketAddr>,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
 }

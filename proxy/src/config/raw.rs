@@ -46,6 +46,7 @@ pub struct Raw {
     access_log: Option<bool>,
     #[serde(default)]
     probes: RawProbes,
+    healthz: Option<String>,
     outbound: Option<RawOutbound>,
 }
 
@@ -193,6 +194,7 @@ impl Raw {
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
+            healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
         };
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {

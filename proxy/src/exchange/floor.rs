@@ -138,7 +138,7 @@ impl<'a> Floor<'a> {
     /// What was decided is on the record; what was refused becomes an error.
     pub fn decided(&mut self, decision: Result<Authorized, Box<Refusal>>) -> Result<Authorized, Error> {
         let audit = decision.as_ref().map_or_else(|refusal| &refusal.audit, Authorized::audit);
-        self.record.auth = Some(audit.clone());
+        self.record.decided(audit.clone());
         decision.map_err(|refusal| refusal.into_error())
     }
 

@@ -14,13 +14,11 @@ pub struct Gauge {
     may_speak: bool,
     /// Its limit has nothing left; to be said.
     over: Option<Error>,
-    /// That was said.
-    spoke: bool,
 }
 
 impl Gauge {
     pub fn new(meter: Meter) -> Gauge {
-        Gauge { meter, reader: None, may_speak: false, over: None, spoke: false }
+        Gauge { meter, reader: None, may_speak: false, over: None }
     }
 
     /// Whether the answer must come in a form that can be read.
@@ -61,15 +59,7 @@ impl Gauge {
         if !self.may_speak || !reader.is_between_events() {
             return Ok(());
         }
-        self.over.take().map_or(Ok(()), |error| {
-            self.spoke = true;
-            Err(error)
-        })
-    }
-
-    /// Whether the end was said already.
-    pub fn spoke(&self) -> bool {
-        self.spoke
+        self.over.take().map_or(Ok(()), Err)
     }
 
     /// LLM tokens so far, prompt and completion; `None` where nobody counts.

@@ -48,7 +48,7 @@ fn start_speaking(
         Behind::Worker(_) => Answers::Worker(fake.clone()),
         Behind::Forward(forward) => Answers::Foreign(forward.clone()),
     };
-    let parts = Parts { answers, target: Arc::new(target), dialects, journal };
+    let parts = Parts { answers, target: Arc::new(target), dialects, journal, by: None };
     let server = Server::open(config, parts).unwrap();
     let exchange = server.exchange.clone();
     let (stop, stopped) = mpsc::unbounded_channel();

@@ -3,16 +3,19 @@
 use super::compile::{Compiler, each, make, unknown};
 use super::raw::{Entry, Evaluators};
 use super::secrets::{LabelSelector, problem};
-use crate::auth::api_keys::{Holder, Ring, sha256};
+use crate::auth::api_keys::{ApiKeys, Holder, Ring, sha256};
 use crate::auth::credential::Location;
 use crate::auth::endpoint::RawCredentials;
-use crate::auth::methods::{Method, anonymous, api_key, jwt};
+use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, plain, token_review, x509};
 use crate::auth::pipeline::{Authentication, Evaluator};
+use crate::auth::secrets::{Hidden, Secrets};
 use crate::auth::site::IdentitySource;
-use crate::auth::values::RawValueFrom;
+use crate::auth::values::{RawValueFrom, ValueFrom};
+use crate::auth::verdicts::Limits;
 use crate::auth::{ConfigProblem, Identity};
-use crate::config::auth::{Fetched, Jwt, Keys};
-use crate::config;
+use crate::config::auth::{ClientSecret, Fetched, Jwt, Keys, Vouchers};
+use crate::config::{self, Audiences};
+use http::HeaderName;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +87,47 @@ struct RawJwt {
     timeout: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTokenReview {
+    #[serde(default)]
+    audiences: Vec<String>,
+    /// Milliseconds.
+    timeout: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawIntrospection {
+    endpoint: String,
+    token_type_hint: Option<String>,
+    credentials_ref: RawSecret,
+    timeout: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawX509 {
+    selector: LabelSelector,
+    #[serde(default)]
+    all_namespaces: bool,
+    source: Option<RawSource>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSource {
+    xfcc_header: Option<String>,
+    client_cert_header: Option<String>,
+    expression: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSecret {
+    name: String,
+}
+
 fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'_>) -> Option<Way> {
     match kind {
         "anonymous" => {
@@ -103,8 +147,111 @@ fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'
             let method = open(compiler, &config::Method::Jwt(setting), entry)?;
             Some(Way { kind: jwt::NAME, method, issuer, access_token: true, consumes: true })
         }
+        "kubernetesTokenReview" => {
+            let raw: RawTokenReview = read(settings, entry, kind)?;
+            let mut kubernetes = compiler.setting.kubernetes.clone();
+            if let Some(milliseconds) = raw.timeout.filter(|milliseconds| *milliseconds > 0) {
+                kubernetes.timeout = Duration::from_millis(milliseconds);
+            }
+            let audiences = if raw.audiences.is_empty() { Audiences::Host } else { Audiences::These(raw.audiences) };
+            let setting = config::TokenReview { audiences, kubernetes, limits: Limits::TOKENS };
+            let method = open(compiler, &config::Method::TokenReview(setting), entry)?;
+            Some(Way { kind: token_review::NAME, method, issuer: None, access_token: false, consumes: true })
+        }
+        "oauth2Introspection" => {
+            let raw: RawIntrospection = read(settings, entry, kind)?;
+            let method = open(compiler, &config::Method::Introspection(introspection(compiler, raw, entry)?), entry)?;
+            Some(Way { kind: introspection::NAME, method, issuer: None, access_token: true, consumes: true })
+        }
+        "plain" => {
+            let raw: RawValueFrom = read(settings, entry, kind)?;
+            let from = raw.compile(&format!("{}.plain", entry.path)).map_err(|problem| entry.problems.push(problem));
+            Some(Way {
+                kind: plain::NAME,
+                method: plain::of(from.ok()?),
+                issuer: None,
+                access_token: false,
+                consumes: false,
+            })
+        }
+        "x509" => {
+            let raw: RawX509 = read(settings, entry, kind)?;
+            let method = x509(compiler, raw, entry)?;
+            Some(Way { kind: x509::NAME, method, issuer: None, access_token: false, consumes: false })
+        }
         other => unknown(entry, other),
     }
+}
+
+/// Authorities are what the Secrets hold now, as with API keys.
+fn x509(compiler: &Compiler<'_>, raw: RawX509, entry: &mut Entry<'_>) -> Option<Box<dyn Method>> {
+    let namespace = Some(compiler.namespace).filter(|_| !raw.all_namespaces);
+    let mut anchors = x509::Anchors::new();
+    for secret in compiler.secrets.selected(namespace, &raw.selector) {
+        let Some(pem) = secret.data.get("tls.crt").or_else(|| secret.data.get("ca.crt")) else { continue };
+        match x509::anchors(pem) {
+            Ok(more) => anchors.extend(more),
+            Err(words) => entry.problem(format!("x509: the Secret {}: {words}", secret.name)),
+        }
+    }
+    if raw.selector.is_empty() {
+        entry.problem("x509.selector: selects every Secret there is; name a label");
+    }
+    let RawSource { xfcc_header, client_cert_header, expression } = raw.source.unwrap_or_default();
+    let header = |name: &str, entry: &mut Entry<'_>| {
+        let parsed =
+            HeaderName::try_from(name).map_err(|_| entry.problem(format!("x509.source: {name:?} names no header")));
+        parsed.ok()
+    };
+    // What is in a header, or found anywhere in what a caller wrote, is only as good as who vouches for it.
+    let vouchers = compiler.setting.certificate_peers.clone();
+    let (source, vouchers) = match (xfcc_header, client_cert_header, expression) {
+        (Some(name), None, None) => (x509::Source::Xfcc(header(&name, entry)?), vouchers),
+        (None, Some(name), None) => (x509::Source::ClientCert(header(&name, entry)?), vouchers),
+        (None, None, Some(text)) => (x509::Source::Value(value(&text, entry)?), vouchers),
+        // The gateway's own word, which no header can be.
+        (None, None, None) => (x509::Source::Value(value("source.certificate", entry)?), Vouchers::Anybody),
+        _ => {
+            entry.problem("x509.source: give one of xfccHeader, clientCertHeader and expression");
+            return None;
+        }
+    };
+    Some(x509::of(x509::Authorities::Fixed(anchors), source, vouchers))
+}
+
+fn value(expression: &str, entry: &mut Entry<'_>) -> Option<ValueFrom> {
+    let raw = RawValueFrom { expression: Some(expression.to_owned()), ..RawValueFrom::default() };
+    let path = format!("{}.x509.source", entry.path);
+    raw.compile(&path).map_err(|problem| entry.problems.push(problem)).ok()
+}
+
+fn introspection(
+    compiler: &Compiler<'_>,
+    raw: RawIntrospection,
+    entry: &mut Entry<'_>,
+) -> Option<config::auth::Introspection> {
+    let name = raw.credentials_ref.name;
+    let mut half = |key: &str| {
+        let value = compiler.secrets.value(compiler.namespace, &name, key);
+        let text = value.and_then(|bytes| String::from_utf8(bytes.into()).ok()).filter(|text| !text.is_empty());
+        if text.is_none() {
+            entry.problem(format!(
+                "oauth2Introspection: the Secret {}/{name} has no text as {key:?}",
+                compiler.namespace
+            ));
+        }
+        text.map(Hidden::new)
+    };
+    let (id, secret) = (half("clientID"), half("clientSecret"));
+    let client = ClientSecret::Given { id: id?, secret: secret? };
+    let mut setting = config::auth::Introspection::new(raw.endpoint, client);
+    setting.token_type_hint = raw.token_type_hint;
+    setting.subject_required = false;
+    setting.authorities.clone_from(&compiler.setting.authorities);
+    if let Some(milliseconds) = raw.timeout.filter(|milliseconds| *milliseconds > 0) {
+        setting.timeout = Duration::from_millis(milliseconds);
+    }
+    Some(setting)
 }
 
 fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
@@ -163,6 +310,12 @@ fn keys(compiler: &Compiler<'_>, raw: &RawApiKey, entry: &mut Entry<'_>) -> Ring
         holders.push((sha256(key), holder));
     }
     Ring::new(holders)
+}
+
+impl ApiKeys for Ring {
+    fn find(&self, key: &str, _now_unix: u64) -> Option<Arc<Holder>> {
+        Ring::find(self, key)
+    }
 }
 
 /// Where the credential is, and what a caller without one is asked for.

@@ -2,13 +2,14 @@
 
 use super::raw::{Common, Entry, Evaluators, Named, RawDenyWith, RawResponse, RawSpec, RawSuccess};
 use super::secrets::problem;
-use super::{Setting, Store, authentication};
+use super::{Setting, Store, access, authentication};
 use crate::auth::ConfigProblem;
+use crate::auth::callbacks;
 use crate::auth::metadata::SOURCES;
 use crate::auth::patterns::{Compat as PatternCompat, Condition, NamedPatterns, RawPattern};
-use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Leniency, Make, Output, Phase, Pipeline, Place, Test};
+use crate::auth::pipeline::{DenyWith, Evaluator, Kept, Make, Output, Phase, Pipeline, Place, Test};
 use crate::auth::responses::RESPONSES;
-use crate::auth::rules::{self, Opening, Rule};
+use crate::auth::rules::{self, Opening, Rule, access_review};
 use crate::auth::site::Site;
 use crate::auth::values::{RawValueFrom, ValueFrom};
 use http::{HeaderName, StatusCode};
@@ -19,8 +20,7 @@ use std::collections::BTreeMap;
 const CACHE_TTL: u64 = 60;
 /// A verdict that is believed for longer is no verdict any more.
 const CACHE_TTL_MAX: u64 = 24 * 3600;
-const API_VERSIONS: [&str; 3] =
-    ["authorino.kuadrant.io/v1beta3", "authorino.kuadrant.io/v1beta2", "kuadrant.io/v1"];
+const API_VERSIONS: [&str; 3] = ["authorino.kuadrant.io/v1beta3", "authorino.kuadrant.io/v1beta2", "kuadrant.io/v1"];
 
 /// What one policy is compiled with.
 pub(super) struct Compiler<'a> {
@@ -120,7 +120,8 @@ impl Compiler<'_> {
         let compat = &self.setting.compat;
         let at = |phase: &str| format!("{path}.{phase}");
         let when = self.test(&spec.when, &at("when"), problems);
-        let (authentication, identities) = authentication::phase(self, spec.authentication, &at("authentication"), problems);
+        let (authentication, identities) =
+            authentication::phase(self, spec.authentication, &at("authentication"), problems);
         if authentication.is_empty() {
             let words = "is needed, so that somebody can enter; `{everybody: {anonymous: {}}}` lets everybody in";
             problems.push(problem(at("authentication"), words));
@@ -146,15 +147,25 @@ impl Compiler<'_> {
         let authorization = self.authorization(spec.authorization, &at("authorization"), problems);
         let RawResponse { unauthenticated, unauthorized, success } = spec.response.unwrap_or_default();
         let response = self.response(success.unwrap_or_default(), &at("response.success"), &site, problems);
-        for name in spec.callbacks.keys() {
-            problems.push(problem(format!("{path}.callbacks.{name}"), "callbacks are not known here"));
-        }
+        let mut callbacks = Vec::new();
+        each(spec.callbacks, &at("callbacks"), problems, |name, entry| {
+            let common = entry.common();
+            let (kind, settings) = entry.kind()?;
+            if kind != callbacks::NAME {
+                return unknown(entry, &kind);
+            }
+            let path = format!("{}.{kind}", entry.path);
+            let callback = self.setting.callbacks.open(settings, &path, &site, entry.problems)?;
+            callbacks.push(self.evaluator(name, callbacks::NAME, callback, common, entry));
+            Some(())
+        });
         Pipeline {
             when,
             authentication: Phase::new(authentication),
             metadata: Phase::new(metadata),
             authorization: Phase::new(authorization),
             response: Phase::new(response),
+            callbacks: Phase::new(callbacks),
             unauthenticated: deny(unauthenticated, &at("response.unauthenticated"), problems),
             unauthorized: deny(unauthorized, &at("response.unauthorized"), problems),
             leniency: compat.leniency(),
@@ -164,13 +175,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn authorization(&self, raw: Evaluators, path: &str, problems: &mut Vec<ConfigProblem>) -> Vec<Evaluator<Box<dyn Rule>>> {
+    fn authorization(
+        &self,
+        raw: Evaluators,
+        path: &str,
+        problems: &mut Vec<ConfigProblem>,
+    ) -> Vec<Evaluator<Box<dyn Rule>>> {
         let mut authorization = Vec::new();
         each(raw, path, problems, |name, entry| {
             let common = entry.common();
             let (kind, settings) = entry.kind()?;
-            let Some(line) = rules::kind(&kind) else { return unknown(entry, &kind) };
             let path = format!("{}.{kind}", entry.path);
+            if kind == access::NAME {
+                let rule = access::open(settings, &path, &self.setting.kubernetes, entry.problems)?;
+                authorization.push(self.evaluator(name, access_review::NAME, rule, common, entry));
+                return Some(());
+            }
+            let Some(line) = rules::kind(&kind) else { return unknown(entry, &kind) };
             let opening = Opening { named: self.named, compat: self.patterns(), path: &path };
             let rule = (line.open)(&settings, opening).map_err(|problem| entry.problems.push(problem)).ok()?;
             authorization.push(self.evaluator(name, line.name, rule, common, entry));
@@ -304,12 +325,11 @@ fn deny(raw: Option<RawDenyWith>, path: &str, problems: &mut Vec<ConfigProblem>)
             Err(_) => problems.push(problem(path, "is no header's name")),
         }
     }
-    let mut text = |value: &Option<RawValueFrom>, name: &str| make_text(value.as_ref()?, &format!("{path}.{name}"), problems);
+    let mut text =
+        |value: &Option<RawValueFrom>, name: &str| make_text(value.as_ref()?, &format!("{path}.{name}"), problems);
     let (message, body) = (text(&raw.message, "message"), text(&raw.body, "body"));
     DenyWith { code: code.and_then(|code| StatusCode::from_u16(code).ok()), message, headers, body }
 }
 
 /// What frames an answer is not a policy's to say.
-const FRAMING: [&str; 6] =
-    ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];
-
+const FRAMING: [&str; 6] = ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding"];

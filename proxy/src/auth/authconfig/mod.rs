@@ -3,6 +3,7 @@
 //! All problems of all files are told at once, each with its path. Nothing is guessed: what is not understood is refused,
 //! for a rule that silently did nothing would let in whom it was to keep out.
 
+mod access;
 mod authentication;
 mod compile;
 mod hosts;
@@ -17,9 +18,13 @@ pub use secrets::{Secret, Store};
 use crate::auth::callbacks::Callbacks;
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
-use crate::config::authconfig::Compat;
-use crate::fetch::Client;
+use crate::auth::site::HostPattern;
+use crate::config::Kubernetes;
+use crate::config::auth::Vouchers;
+use crate::config::authconfig::{AuthConfig, Compat};
+use crate::fetch::{Client, Trust};
 use crate::policy::Problem;
+use crate::watched::File;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -35,13 +40,41 @@ pub struct Setting {
     pub tools: Tools,
     /// To verify servers of keys with; `None`: the machine's own.
     pub authorities: Option<PathBuf>,
+    pub audiences: Vec<String>,
+    /// Credentials are left in the request.
+    pub keep_credentials: bool,
+    /// Hosts that a request may choose among.
+    pub hosts: Vec<HostPattern>,
     /// For one whole decision.
     pub timeout: Option<Duration>,
-    pub callbacks: Callbacks,
+    pub kubernetes: Kubernetes,
+    /// Peers whose word of a caller's certificate is believed.
+    pub certificate_peers: Vouchers,
+    pub callbacks: Arc<Callbacks>,
 }
 
-/// A file's name and what is in it.
-pub type File = (String, String);
+impl Setting {
+    pub fn new(config: &AuthConfig, tools: Tools, callbacks: Arc<Callbacks>) -> Setting {
+        let anybody = config.certificate_peers.iter().any(|peer| peer == "*");
+        Setting {
+            compat: config.compat,
+            namespace: config.namespace.clone(),
+            client: Client::new(Trust { authorities: config.authorities.clone(), identity: None }),
+            tools,
+            authorities: config.authorities.clone(),
+            audiences: config.audiences.clone(),
+            keep_credentials: config.keep_credentials,
+            hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+            timeout: Some(config.timeout),
+            kubernetes: config.kubernetes.clone(),
+            certificate_peers: match anybody {
+                true => Vouchers::Anybody,
+                false => Vouchers::Peers(config.certificate_peers.clone()),
+            },
+            callbacks,
+        }
+    }
+}
 
 /// Makes all policies of some files ready, or says all that is wrong.
 pub fn load(files: &[File], secrets: &Store, setting: &Setting) -> Result<Index, Vec<Problem>> {

@@ -3,10 +3,10 @@
 //!
 //! Never shows what is in one: `Debug` has names only.
 
-use super::File;
 use crate::auth::ConfigProblem;
 use crate::auth::secrets::Secrets;
 use crate::policy::Problem;
+use crate::watched::File;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -120,7 +120,8 @@ impl Store {
         for (file, text) in files {
             for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
                 let read = Value::deserialize(document).map_err(|_| "is not YAML".to_owned());
-                let read = read.and_then(|value| if value.is_null() { Ok(None) } else { secret(value, namespace).map(Some) });
+                let read =
+                    read.and_then(|value| if value.is_null() { Ok(None) } else { secret(value, namespace).map(Some) });
                 match read {
                     Ok(secret) => secrets.extend(secret),
                     Err(message) => {

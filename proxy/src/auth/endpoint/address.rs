@@ -4,8 +4,8 @@
 //! the operator listed those it may choose.
 
 use super::encode;
-use super::text;
-use super::values::{Expression, Selector};
+use crate::auth::expressions::Expression;
+use crate::auth::selectors::Selector;
 use crate::auth::site::HostPattern;
 use http::Uri;
 use serde_json::Value;
@@ -74,7 +74,7 @@ impl Address {
                 Err(selector) => {
                     chosen |= place == Place::Origin;
                     let selector =
-                        Selector::parse(&selector).map_err(|words| format!("the placeholder {selector:?}: {words}"))?;
+                        Selector::parse(&selector).map_err(|problem| format!("has a placeholder: {problem}"))?;
                     pieces.push(Piece::Value(selector, place));
                     // Something stands here: `http://{host}/` is past its host at the slash.
                     before.push('x');
@@ -136,7 +136,11 @@ fn join(pieces: &[Piece], root: &Value) -> Result<String, String> {
         match piece {
             Piece::Text(text) => url.push_str(text),
             Piece::Value(selector, place) => {
-                let text = text(&selector.value(root));
+                let found = selector.find(root);
+                if found.exhausted() {
+                    return Err(selector.fault().words);
+                }
+                let text = found.text();
                 if text.bytes().any(|byte| byte.is_ascii_control()) {
                     return Err("a value for the URL has a control character".into());
                 }

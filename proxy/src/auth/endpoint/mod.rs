@@ -10,7 +10,6 @@ mod encode;
 mod grant;
 mod kept;
 mod raw;
-mod values;
 
 pub use address::Address;
 pub use discovery::{Discovery, get};
@@ -18,10 +17,11 @@ pub use encode::push_part;
 pub use grant::{Grant, Tokens};
 pub use kept::Kept;
 pub use raw::{RawCredentials, RawHttpEndpoint, RawSecretKey, absolute};
-pub use values::{RawValueFrom, ValueFrom};
 
 use super::credential::Location;
 use super::secrets::Hidden;
+use super::selectors::text_of;
+use super::values::ValueFrom;
 use crate::fetch::Client;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -179,18 +179,9 @@ fn with_parameter(uri: &Uri, name: &str, secret: &str) -> Result<Uri, String> {
     Uri::from_parts(parts).map_err(|_| "the secret makes the URL too long".into())
 }
 
-/// As Authorino writes a value where a text is needed: a text is itself, nothing is empty, all else is JSON.
-pub fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
 /// A value as a header's. What is no header value, or too long for one, is an error: it is never cut.
 pub fn header_value(value: &Value) -> Result<HeaderValue, String> {
-    let text = text(value);
+    let text = text_of(value);
     if text.len() > HEADER_BYTES_MAX {
         return Err(format!("has more than {HEADER_BYTES_MAX} bytes"));
     }
@@ -217,7 +208,7 @@ impl Body {
     fn resolve(&self, root: &Value) -> Result<String, String> {
         let fields = match self {
             Body::None => return Ok(String::new()),
-            Body::Whole(value, _) => return value.resolve(root).map(|value| text(&value)).map_err(|e| e.to_string()),
+            Body::Whole(value, _) => return value.text(root).map_err(|fault| fault.words),
             Body::Fields(fields, _) => fields,
         };
         let mut values = serde_json::Map::new();
@@ -228,8 +219,8 @@ impl Body {
         Ok(match self.content_type() {
             Some(ContentType::Json) => Value::Object(values).to_string(),
             _ => {
-                let texts: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
-                encode::form(texts.iter().map(|(name, value)| (*name, value.as_str())))
+                let texts: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), text_of(value))).collect();
+                encode::form(texts.iter().map(|(name, value)| (*name, &**value)))
             }
         })
     }

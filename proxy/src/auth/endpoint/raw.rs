@@ -2,10 +2,11 @@
 //!
 //! Whatever cannot work is said when a policy is read, not when a caller waits.
 
-use super::{Address, Body, ContentType, Credential, Endpoint, Grant, RawValueFrom, Tokens, timeout};
+use super::{Address, Body, ContentType, Credential, Endpoint, Grant, Tokens, timeout};
 use crate::auth::ConfigProblem;
 use crate::auth::credential::Location;
-use crate::auth::site::{Site, problem};
+use crate::auth::site::{Site, problem, sound};
+use crate::auth::values::{RawValueFrom, ValueFrom};
 use http::{HeaderName, Method, Uri, header};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -213,7 +214,7 @@ fn headers(
     credential: Option<&Location>,
     path: &str,
     problems: &mut Vec<ConfigProblem>,
-) -> Vec<(HeaderName, super::ValueFrom)> {
+) -> Vec<(HeaderName, ValueFrom)> {
     let taken = match credential {
         Some(Location::Bearer) => Some(&header::AUTHORIZATION),
         Some(Location::Header(name, _)) => Some(name),
@@ -223,7 +224,7 @@ fn headers(
     let mut headers = Vec::new();
     for (name, value) in raw {
         let path = format!("{path}.headers.{name}");
-        let value = value.compile(&path, problems);
+        let value = sound(value.compile(&path), problems);
         match HeaderName::try_from(&name) {
             Err(_) => problem(problems, path, "names no header"),
             Ok(name) if OURS.contains(&name) => problem(problems, path, "is set by the connection, not by a policy"),
@@ -257,11 +258,11 @@ impl RawBody {
             return Some(Body::None);
         }
         if let Some(whole) = self.whole {
-            return Some(Body::Whole(whole.compile(&format!("{path}.body"), problems)?, content_type));
+            return Some(Body::Whole(sound(whole.compile(&format!("{path}.body")), problems)?, content_type));
         }
         let mut fields = Vec::new();
         for (name, value) in self.fields {
-            let value = value.compile(&format!("{path}.bodyParameters.{name}"), problems)?;
+            let value = sound(value.compile(&format!("{path}.bodyParameters.{name}")), problems)?;
             fields.push((name, value));
         }
         Some(Body::Fields(fields, content_type))

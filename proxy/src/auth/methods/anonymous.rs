@@ -21,7 +21,7 @@ impl Method for Anonymous {
             subject: NAME.into(),
             issuer: String::new(),
             method: NAME,
-            claims: Arc::new(serde_json::json!({})),
+            claims: Arc::new(serde_json::json!({"anonymous": true})),
             spiffe: presented.request.peer.spiffe.clone(),
             expires_at_unix: None,
         };

@@ -47,7 +47,7 @@ enum Word {
 
 impl Pipeline {
     pub(super) async fn authenticate(&self, document: Document<'_>) -> Result<Identified, Box<Refusal>> {
-        let mut audit = Audit::default();
+        let mut audit = Audit::nobody();
         let mut refused: Option<Reason> = None;
         for group in self.authentication.groups() {
             match self.ask_group(group, &document, &mut refused, &mut audit).await {

@@ -16,18 +16,23 @@ use std::sync::Arc;
 /// All headers that a policy sets in one request, names and values.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
+/// Who had the last word: its name and its type.
+type Last = (Arc<str>, &'static str);
+
 impl Pipeline {
     pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let Identified { identity, root, skipped, mut audit, .. } = identified;
         (audit.policy, audit.outcome) = (self.name.clone(), "allowed");
+        (audit.phase, audit.kind, audit.measured) = ("authorization", identity.method, self.explains);
         (audit.subject, audit.issuer) = (identity.subject.clone(), identity.issuer.clone());
         let mut allowed = Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit };
         let Some(mut root) = root.filter(|_| !skipped) else { return Ok(allowed) };
         self.learn(&mut root, now_unix, &mut allowed.audit).await;
-        if let Err((name, denied)) = self.judge(&mut root, now_unix, &mut allowed.audit).await {
+        if let Err(((name, kind), denied)) = self.judge(&mut root, now_unix, &mut allowed.audit).await {
             let error = Error::Forbidden { reason: format!("{}, by {name} of {}", denied.words, self.name) };
             let mut refused = Refused::new(Fault::Unauthorized, &self.name, error);
             refused.evaluator = Some(name);
+            allowed.audit.kind = kind;
             refused.reason = denied.words.clone();
             // What could not be decided is nothing that callers are told of.
             refused.message = if denied.fault { "Unauthorized".into() } else { denied.words };
@@ -61,7 +66,7 @@ impl Pipeline {
     }
 
     /// Authorization: all must agree, and the first that does not is the last to be heard.
-    async fn judge(&self, root: &mut Value, now_unix: u64, audit: &mut Audit) -> Result<(), (Arc<str>, Denied)> {
+    async fn judge(&self, root: &mut Value, now_unix: u64, audit: &mut Audit) -> Result<(), (Last, Denied)> {
         for group in self.authorization.groups() {
             let mut found = Vec::with_capacity(group.len());
             {
@@ -76,12 +81,12 @@ impl Pipeline {
                         }
                         Gate::Fault(words) => {
                             let words = format!("its condition cannot be decided: {words}");
-                            return Err((one.name.clone(), Denied { words, fault: true }));
+                            return Err(((one.name.clone(), one.kind), Denied { words, fault: true }));
                         }
                     }
                 }
                 while let Some((one, word)) = asked.next().await {
-                    let (value, cached) = word.map_err(|denied| (one.name.clone(), denied))?;
+                    let (value, cached) = word.map_err(|denied| ((one.name.clone(), one.kind), denied))?;
                     audit.cached.extend(cached.then(|| one.name.clone()));
                     found.push((&one.name, value));
                 }

@@ -24,8 +24,9 @@ use crate::auth::responses::Response;
 use crate::auth::rules::Rule;
 use crate::auth::{Identity, Request};
 use crate::error::Error;
+use crate::message;
 use evaluator::{Gate, gate};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,9 @@ pub struct Leniency {
     pub provider_down_401: bool,
 }
 
+/// The whole of what a refused caller is told.
+pub type Speaks = fn(&Refused) -> crate::message::Refusal;
+
 /// A policy, ready to judge.
 #[derive(Default)]
 pub struct Pipeline {
@@ -79,6 +83,8 @@ pub struct Pipeline {
     pub timeout: Option<Duration>,
     /// Whether something reads `context`.
     pub context: bool,
+    /// Words of its own for every refusal.
+    pub speaks: Option<Speaks>,
     /// Refusals are told as the policy's, with challenges and a reason; not so for our own list of methods.
     pub explains: bool,
 }
@@ -113,6 +119,7 @@ pub struct Refusal {
     pub audit: Audit,
     /// In the policy's words, not in those of our own table.
     explains: bool,
+    speaks: Option<Speaks>,
 }
 
 impl Pipeline {
@@ -132,7 +139,7 @@ impl Pipeline {
             Gate::Fault(words) => {
                 let error =
                     Error::Forbidden { reason: format!("the condition of {} cannot be decided: {words}", self.name) };
-                return Err(self.refuse(Refused::new(Fault::Unauthorized, &self.name, error), Audit::default(), None));
+                return Err(self.refuse(Refused::new(Fault::Unauthorized, &self.name, error), Audit::nobody(), None));
             }
         }
         let work = self.authenticate(document);
@@ -206,15 +213,16 @@ impl Pipeline {
         }
         audit.policy = self.name.clone();
         audit.outcome = refused.fault.label();
+        audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
-        Box::new(Refusal { refused, audit, explains: self.explains })
+        Box::new(Refusal { refused, audit, explains: self.explains, speaks: self.speaks })
     }
 
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
         let mut refused = Refused::new(Fault::Unavailable, &self.name, Error::AuthUnavailable);
         refused.reason = format!("not decided within {} ms", limit.as_millis());
-        self.refuse(refused, Audit::default(), None)
+        self.refuse(refused, Audit::nobody(), None)
     }
 
     fn call_back(&self, root: &Value) {
@@ -227,8 +235,27 @@ impl Pipeline {
 }
 
 impl Refusal {
+    /// No policy speaks of a host.
+    pub fn unknown_host(host: &str) -> Box<Refusal> {
+        let body = bytes::Bytes::from_static(b"Service not found");
+        let refusal = message::Refusal { status: Fault::UnknownHost.status(), headers: HeaderMap::new(), body };
+        let policy: Arc<str> = "auth.authconfig".into();
+        let error = Error::Denied { provider: policy.clone(), refusal: Box::new(refusal) };
+        let mut refused = Refused::new(Fault::UnknownHost, &policy, error);
+        refused.reason = format!("no policy has the host {host:?}");
+        refused.message = "Service not found".into();
+        let reason = Some(refused.reason.clone());
+        let outcome = Fault::UnknownHost.label();
+        let audit = Audit { policy, outcome, phase: "authentication", kind: "none", reason, ..Audit::default() };
+        Box::new(Refusal { refused, audit, explains: false, speaks: None })
+    }
+
     /// In the words of our own table, or of the policy.
     pub fn into_error(self) -> Error {
+        if let Some(speaks) = self.speaks {
+            let refusal = Box::new(speaks(&self.refused));
+            return Error::Denied { provider: self.refused.policy.clone(), refusal };
+        }
         if self.explains { self.refused.into_error() } else { self.refused.into_plain_error() }
     }
 }

@@ -182,8 +182,8 @@ fn read(status: &Value, user: &str) -> Result<Answer<Said>, String> {
     Ok(Answer { good, value: reason, bytes, subject, issuer, expires_at_unix: None })
 }
 
-/// What is asked of a request, as its document has it; all must be allowed.
-pub type Ask = Box<dyn Fn(&Value) -> Result<Vec<Question>, Denied> + Send + Sync>;
+/// What is asked of a request, as its document has it; all must be allowed. `None`: it is allowed without.
+pub type Ask = Box<dyn Fn(&Value) -> Result<Option<Vec<Question>>, Denied> + Send + Sync>;
 
 /// The words of a denial, for whoever reads them.
 pub type Words = fn(&Question, &str) -> String;
@@ -219,7 +219,10 @@ impl Rule for AccessReview {
         Box::pin(async move {
             let now_unix = root["request"]["time"]["seconds"].as_u64().unwrap_or_default();
             let mut allowed = Vec::new();
-            for question in (self.ask)(root)? {
+            let Some(questions) = (self.ask)(root)? else {
+                return Ok(json!({"allowed": true, "reason": "no review needed"}));
+            };
+            for question in questions {
                 match self.reviewer.ask(&question, now_unix).await {
                     Ok(kept) if kept.good => allowed.push(json!({"allowed": true, "reason": kept.value})),
                     Ok(kept) => return Err(Denied { words: (self.denied)(&question, &kept.value), fault: false }),

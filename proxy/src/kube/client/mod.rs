@@ -10,6 +10,7 @@
 #[cfg(test)]
 pub mod fake;
 pub mod kubeconfig;
+pub mod mirror;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -128,8 +129,7 @@ impl Collection {
     }
 }
 
-/// Objects, and the version after which a watch goes on.
-#[derive(Debug)]
+/// Objects, and the version after which a watch goes on. Not to be shown: they may be Secrets.
 pub struct List {
     pub items: Vec<Value>,
     pub resource_version: String,

@@ -21,7 +21,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(800);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What became of a collection.
-#[derive(Debug)]
 pub enum Change {
     /// These are all there are; what was known before and is not among them is gone.
     All(Vec<Value>),
@@ -30,6 +29,18 @@ pub enum Change {
     Removed(Value),
     /// What was known stays in force; it is tried again.
     Failed(ApiError),
+}
+
+/// Without what the objects hold: they may be Secrets.
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Change::All(all) => write!(f, "All({} objects)", all.len()),
+            Change::Put(object) => write!(f, "Put({})", object["metadata"]["name"]),
+            Change::Removed(object) => write!(f, "Removed({})", object["metadata"]["name"]),
+            Change::Failed(error) => write!(f, "Failed({error})"),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -189,6 +189,18 @@ fn is_a_foreign_stream_cut_between_its_events() {
 }
 
 #[test]
+fn does_a_caller_hear_why_even_if_all_came_at_once() {
+    let event = "data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n";
+    let chunks = format!("{:x}\r\n{event}\r\n", event.len()).repeat(60);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let foreign = foreign(Some(Box::leak(format!("{head}{chunks}0\r\n\r\n").into_boxed_str())));
+    let sidecar = before(foreign.address, WORDS);
+    let answer = sidecar.call(&chat(r#","stream":true"#));
+    assert!(answer.contains("\"word\"") && answer.contains("rate_limit_exceeded"), "{answer}");
+    assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[test]
 fn what_if_whoever_counts_cannot_be_asked() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let service = |fail| {

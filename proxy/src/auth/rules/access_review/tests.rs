@@ -22,7 +22,7 @@ fn rule(fake: &Fake, action: Action) -> AccessReview {
     let reviewer = Arc::new(Reviewer::new(Client::new(fake.kubernetes()), LIMITS));
     AccessReview::new(
         reviewer,
-        Box::new(move |root| Ok(vec![Question::of(&root["auth"]["identity"]["user"], action.clone())])),
+        Box::new(move |root| Ok(Some(vec![Question::of(&root["auth"]["identity"]["user"], action.clone())]))),
     )
 }
 
@@ -91,6 +91,6 @@ async fn what_happens_when_the_server_does_not_decide() {
 async fn is_nothing_asked_nothing_allowed() {
     let fake = Fake::start().await;
     let reviewer = Arc::new(Reviewer::new(Client::new(fake.kubernetes()), LIMITS));
-    let none = AccessReview::new(reviewer, Box::new(|_| Ok(Vec::new())));
+    let none = AccessReview::new(reviewer, Box::new(|_| Ok(Some(Vec::new()))));
     assert!(none.judge(&root("ada")).await.is_err());
 }
