@@ -62,14 +62,15 @@ async fn who_is_a_good_token() {
     let spec = setting.fake.world.lock().unwrap().asked[0].2["spec"].clone();
     assert_eq!(spec, json!({"token": token, "audiences": ["model.test"]}));
     // The verdict ends with the token, though verdicts are kept for longer.
-    let _ = setting.ask(&token, NOW + 60).await;
-    assert_eq!(setting.fake.asked(), 2);
+    assert!(setting.ask(&token, NOW + 59).await.is_ok());
+    assert_eq!(setting.ask(&token, NOW + 60).await.unwrap_err(), Reason::Expired);
+    assert_eq!(setting.fake.asked(), 1);
 }
 
 #[tokio::test]
 async fn which_tokens_are_refused_and_why() {
     let these = |names: &[&str]| Audiences::These(names.iter().map(|name| name.to_string()).collect());
-    let ended = jwt(&json!({"exp": NOW - 60}));
+    let ended = jwt(&json!({"exp": NOW}));
     let cases = [
         (Audiences::Host, "good", Ok(())),
         (Audiences::Server, "good", Ok(())),
