@@ -140,11 +140,6 @@ impl Authenticator {
         Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
     }
 
-    /// By one policy that was made in code.
-    pub fn of(pipeline: Pipeline) -> Authenticator {
-        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new() }
-    }
-
     /// Reads a folder of policies that others wrote.
     pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
         let tools = Tools::new();
