@@ -32,7 +32,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;

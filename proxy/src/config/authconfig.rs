@@ -30,7 +30,8 @@ pub struct AuthConfig {
     /// Hosts that a request may choose among, where a policy makes a host from what the request says.
     pub hosts: Vec<String>,
     pub timeout: Duration,
-    /// SPIFFE ids of peers whose word of a caller's certificate (`x509`) is believed; `*`: anybody's.
+    /// SPIFFE ids of peers whose word of a caller's certificate (`x509`) is believed; `*`: anybody's. Empty: of every peer
+    /// whose own certificate was verified.
     pub certificate_peers: Vec<String>,
     /// Who is asked about tokens and accesses.
     pub kubernetes: Kubernetes,

@@ -4,6 +4,8 @@ mod outside;
 mod toy;
 
 use super::*;
+use crate::metrics::Metrics;
+use crate::record::Lines;
 use crate::worker::fake::{Fake, Line, generated};
 use std::io::{Read, Write};
 use std::net::TcpStream;

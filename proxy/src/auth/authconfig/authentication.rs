@@ -1,21 +1,21 @@
 //! The authentication phase of a policy: whose settings become which of our methods.
 
+use super::certificates::x509;
 use super::compile::{Compiler, each, make, unknown};
 use super::raw::{Entry, Evaluators};
 use super::secrets::{LabelSelector, problem};
 use crate::auth::api_keys::{ApiKeys, Holder, Ring, sha256};
 use crate::auth::credential::Location;
 use crate::auth::endpoint::RawCredentials;
-use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, plain, token_review, x509};
+use crate::auth::methods::{Method, anonymous, api_key, introspection, jwt, plain, token_review};
 use crate::auth::pipeline::{Authentication, Evaluator};
 use crate::auth::secrets::{Hidden, Secrets};
 use crate::auth::site::IdentitySource;
-use crate::auth::values::{RawValueFrom, ValueFrom};
+use crate::auth::values::RawValueFrom;
 use crate::auth::verdicts::Limits;
 use crate::auth::{ConfigProblem, Identity};
-use crate::config::auth::{ClientSecret, Fetched, Jwt, Keys, Vouchers};
+use crate::config::auth::{Fetched, Jwt, Keys};
 use crate::config::{self, Audiences};
-use http::HeaderName;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -106,23 +106,6 @@ struct RawIntrospection {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawX509 {
-    selector: LabelSelector,
-    #[serde(default)]
-    all_namespaces: bool,
-    source: Option<RawSource>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawSource {
-    xfcc_header: Option<String>,
-    client_cert_header: Option<String>,
-    expression: Option<String>,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSecret {
     name: String,
@@ -164,72 +147,23 @@ fn way(compiler: &Compiler<'_>, kind: &str, settings: Value, entry: &mut Entry<'
             Some(Way { kind: introspection::NAME, method, issuer: None, access_token: true, consumes: true })
         }
         "plain" => {
-            let raw: RawValueFrom = read(settings, entry, kind)?;
-            let from = raw.compile(&format!("{}.plain", entry.path)).map_err(|problem| entry.problems.push(problem));
-            Some(Way {
-                kind: plain::NAME,
-                method: plain::of(from.ok()?),
-                issuer: None,
-                access_token: false,
-                consumes: false,
-            })
+            let from: RawValueFrom = read(settings, entry, kind)?;
+            let method = open(compiler, &config::Method::Plain(config::Plain { from }), entry)?;
+            Some(Way { kind: plain::NAME, method, issuer: None, access_token: false, consumes: false })
         }
         "x509" => {
-            let raw: RawX509 = read(settings, entry, kind)?;
-            let method = x509(compiler, raw, entry)?;
-            Some(Way { kind: x509::NAME, method, issuer: None, access_token: false, consumes: false })
+            let (kind, method) = (crate::auth::methods::x509::NAME, x509(compiler, settings, entry)?);
+            Some(Way { kind, method, issuer: None, access_token: false, consumes: false })
         }
         other => unknown(entry, other),
     }
-}
-
-/// Authorities are what the Secrets hold now, as with API keys.
-fn x509(compiler: &Compiler<'_>, raw: RawX509, entry: &mut Entry<'_>) -> Option<Box<dyn Method>> {
-    let namespace = Some(compiler.namespace).filter(|_| !raw.all_namespaces);
-    let mut anchors = x509::Anchors::new();
-    for secret in compiler.secrets.selected(namespace, &raw.selector) {
-        let Some(pem) = secret.data.get("tls.crt").or_else(|| secret.data.get("ca.crt")) else { continue };
-        match x509::anchors(pem) {
-            Ok(more) => anchors.extend(more),
-            Err(words) => entry.problem(format!("x509: the Secret {}: {words}", secret.name)),
-        }
-    }
-    if raw.selector.is_empty() {
-        entry.problem("x509.selector: selects every Secret there is; name a label");
-    }
-    let RawSource { xfcc_header, client_cert_header, expression } = raw.source.unwrap_or_default();
-    let header = |name: &str, entry: &mut Entry<'_>| {
-        let parsed =
-            HeaderName::try_from(name).map_err(|_| entry.problem(format!("x509.source: {name:?} names no header")));
-        parsed.ok()
-    };
-    // What is in a header, or found anywhere in what a caller wrote, is only as good as who vouches for it.
-    let vouchers = compiler.setting.certificate_peers.clone();
-    let (source, vouchers) = match (xfcc_header, client_cert_header, expression) {
-        (Some(name), None, None) => (x509::Source::Xfcc(header(&name, entry)?), vouchers),
-        (None, Some(name), None) => (x509::Source::ClientCert(header(&name, entry)?), vouchers),
-        (None, None, Some(text)) => (x509::Source::Value(value(&text, entry)?), vouchers),
-        // The gateway's own word, which no header can be.
-        (None, None, None) => (x509::Source::Value(value("source.certificate", entry)?), Vouchers::Anybody),
-        _ => {
-            entry.problem("x509.source: give one of xfccHeader, clientCertHeader and expression");
-            return None;
-        }
-    };
-    Some(x509::of(x509::Authorities::Fixed(anchors), source, vouchers))
-}
-
-fn value(expression: &str, entry: &mut Entry<'_>) -> Option<ValueFrom> {
-    let raw = RawValueFrom { expression: Some(expression.to_owned()), ..RawValueFrom::default() };
-    let path = format!("{}.x509.source", entry.path);
-    raw.compile(&path).map_err(|problem| entry.problems.push(problem)).ok()
 }
 
 fn introspection(
     compiler: &Compiler<'_>,
     raw: RawIntrospection,
     entry: &mut Entry<'_>,
-) -> Option<config::auth::Introspection> {
+) -> Option<config::Introspection> {
     let name = raw.credentials_ref.name;
     let mut half = |key: &str| {
         let value = compiler.secrets.value(compiler.namespace, &name, key);
@@ -243,8 +177,8 @@ fn introspection(
         text.map(Hidden::new)
     };
     let (id, secret) = (half("clientID"), half("clientSecret"));
-    let client = ClientSecret::Given { id: id?, secret: secret? };
-    let mut setting = config::auth::Introspection::new(raw.endpoint, client);
+    let client = config::ClientSecret::Given { id: id?, secret: secret? };
+    let mut setting = config::Introspection::new(raw.endpoint, client);
     setting.token_type_hint = raw.token_type_hint;
     setting.subject_required = false;
     setting.authorities.clone_from(&compiler.setting.authorities);
@@ -254,7 +188,7 @@ fn introspection(
     Some(setting)
 }
 
-fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(settings: Value, entry: &mut Entry<'_>, kind: &str) -> Option<T> {
     let settings = if settings.is_null() { Value::Object(Default::default()) } else { settings };
     let path = format!("{}.{kind}", entry.path);
     serde_json::from_value(settings).map_err(|error| entry.problems.push(problem(path, error.to_string()))).ok()

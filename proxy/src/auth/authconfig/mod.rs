@@ -5,6 +5,7 @@
 
 mod access;
 mod authentication;
+mod certificates;
 mod compile;
 mod hosts;
 mod raw;
@@ -55,7 +56,6 @@ pub struct Setting {
 
 impl Setting {
     pub fn new(config: &AuthConfig, tools: Tools, callbacks: Arc<Callbacks>) -> Setting {
-        let anybody = config.certificate_peers.iter().any(|peer| peer == "*");
         Setting {
             compat: config.compat,
             namespace: config.namespace.clone(),
@@ -67,9 +67,10 @@ impl Setting {
             hosts: config.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
             timeout: Some(config.timeout),
             kubernetes: config.kubernetes.clone(),
-            certificate_peers: match anybody {
-                true => Vouchers::Anybody,
-                false => Vouchers::Peers(config.certificate_peers.clone()),
+            certificate_peers: match config.certificate_peers.as_slice() {
+                [] => Vouchers::Verified,
+                peers if peers.iter().any(|peer| peer == "*") => Vouchers::Anybody,
+                peers => Vouchers::Peers(peers.to_vec()),
             },
             callbacks,
         }

@@ -322,7 +322,7 @@ fn what_can_a_request_make_of_an_url() {
         assert!(sent(&ground, text).unwrap_err().contains("dots"), "{text}");
     }
     assert!(sent(&ground, "{url: 'http://h/', headers: {a: {selector: request.headers.x-line}}}").is_err());
-    let error = sent(&ground, "urlExpression: \"'http://h' + request.headers.x-id\"").unwrap_err();
+    let error = sent(&ground, "urlExpression: \"'http://h' + request.headers['x-id']\"").unwrap_err();
     assert_eq!(error, "the URL leads to a host that it must not");
 
     ground.hosts = vec![HostPattern::parse("*.internal").unwrap()];
@@ -367,8 +367,8 @@ proptest! {
     #[test]
     fn does_no_expression_lead_where_its_author_did_not(a in any::<String>(), b in "[a-z:/?#@%.\\\\ ]{0,20}") {
         let ground = Ground::new(SECRETS);
-        let endpoint = compiled(&ground, "urlExpression: \"'http://h.example' + a + b\"").unwrap();
-        for root in [value!({"a": a, "b": b}), value!({"a": "/", "b": b}), value!({"a": "/?", "b": b})] {
+        let endpoint = compiled(&ground, "urlExpression: \"'http://h.example' + request.a + request.b\"").unwrap();
+        for root in [value!({"request": {"a": a, "b": b}}), value!({"request": {"a": "/", "b": b}}), value!({"request": {"a": "/?", "b": b}})] {
             if let Ok(question) = endpoint.question(&root) {
                 prop_assert_eq!(question.request().uri().host(), Some("h.example"));
                 prop_assert_eq!(question.request().uri().port_u16().unwrap_or(80), 80);

@@ -94,6 +94,7 @@ impl X509 {
         let Some(chain) = self.shown(presented)? else { return Ok(None) };
         let vouched = match &self.vouchers {
             Vouchers::Anybody => true,
+            Vouchers::Verified => request.peer.spiffe.is_some() || request.extra.is_some(),
             Vouchers::Peers(peers) => {
                 request.peer.spiffe.as_ref().is_some_and(|id| peers.iter().any(|p| p == id.as_str()))
             }

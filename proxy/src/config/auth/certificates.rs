@@ -30,6 +30,8 @@ pub enum Vouchers {
     Anybody,
     /// SPIFFE ids, as they were verified.
     Peers(Vec<String>),
+    /// Any peer whose own certificate was verified, and gateways that ask us about their callers.
+    Verified,
 }
 
 /// Whatever a selector or an expression finds in the authorization JSON.
@@ -105,6 +107,7 @@ impl X509 {
         };
         let peers = match &self.vouchers {
             Vouchers::Anybody => json!("anybody"),
+            Vouchers::Verified => json!("verified"),
             Vouchers::Peers(peers) => json!(peers),
         };
         json!({"authorities": self.authorities, kind: name.as_str(), "from_peers": peers})

@@ -2,6 +2,7 @@
 
 use super::forward::{OK, behind, foreign};
 use super::*;
+use crate::dialects::DIALECTS;
 use std::net::TcpListener;
 
 const CLOSE: &str = "connection: close\r\n";

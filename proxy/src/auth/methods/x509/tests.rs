@@ -138,6 +138,9 @@ fn whose_word_is_believed() {
         assert_eq!(label(ask(&strict, &headers, caller)), want, "{caller:?}");
     }
     assert_eq!(label(ask(&method(&ca, xfcc(), Vouchers::Anybody), &headers, None)), "accepted");
+    let verified = method(&ca, xfcc(), Vouchers::Verified);
+    assert_eq!(label(ask(&verified, &headers, Some("spiffe://td/ns/a/sa/b"))), "accepted");
+    assert_eq!(label(ask(&verified, &headers, None)), "issuer");
 }
 
 #[test]
