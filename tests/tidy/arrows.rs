@@ -91,6 +91,7 @@ const SHELLS: &[&str] = &[
     "proxy/src/cli/",
     "proxy/src/downstream",
     "proxy/src/exchange",
+    "proxy/src/ext_authz/server/mod.rs",
     "proxy/src/forward.rs",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
