@@ -87,6 +87,7 @@ const SHELLS: &[&str] = &[
     "proxy/src/accept",
     "proxy/src/admission/mod.rs",
     "proxy/src/admin/",
+    "proxy/src/auth/endpoint/kept.rs",
     "proxy/src/cli/",
     "proxy/src/downstream",
     "proxy/src/exchange",
