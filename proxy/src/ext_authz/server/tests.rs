@@ -78,7 +78,7 @@ fn which_questions_make_no_sense() {
         (asked(http("/", &[("a b", "c")])), "the name of a header is none"),
         (asked(http("/", &[("a", "b\r\nc: d")])), "the value of a header is none"),
         (mapped(vec![line("a", "\0")]), "the value of a header is none"),
-        (mapped(vec![line("a", "b"); 40_000]), "it has too many headers"),
+        (mapped((0..40_000).map(|number| line(&format!("a{number}"), "b")).collect()), "it has too many headers"),
     ] {
         assert_eq!(check(request).err(), Some(why));
     }
@@ -232,13 +232,14 @@ async fn ask(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    // Who sent more than is read hears the answer, and then a reset.
+    let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8(answer).unwrap()
 }
 
 #[tokio::test]
 async fn what_is_answered_over_http() {
-    let (address, ..) = open(&desk(|_| {}), Protocol::Http).await;
+    let (address, _halt, _) = open(&desk(|_| {}), Protocol::Http).await;
     let get =
         |line: &str, more: &str| format!("{line} HTTP/1.1\r\nhost: talker.test\r\nconnection: close\r\n{more}\r\n");
     let big = "z".repeat(8193);
@@ -264,7 +265,7 @@ async fn what_is_answered_over_http() {
 #[tokio::test]
 async fn are_connections_and_checks_bounded() {
     let desk = desk(|served| (served.connections_max, served.checks_max) = (2, 1));
-    let (address, ..) = open(&desk, Protocol::Http).await;
+    let (address, _halt, _) = open(&desk, Protocol::Http).await;
     let slow = "GET /check/slow HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let (one, other) = tokio::join!(ask(address, slow), ask(address, slow));
     let words = [&one, &other].map(|answer| answer.contains("too many checks at once"));
