@@ -285,6 +285,10 @@ pub(super) fn name_of(given: &str, path: &str) -> String {
 /// The first bar outside of queries: what is before it is for each item, what is after it for the list of them.
 pub(super) fn split_pipe(path: &str) -> (&str, Option<&str>) {
     let bytes = path.as_bytes();
+    if path.starts_with("{\"") {
+        // gjson looks for the brace's end from the mark within, and finds the string's.
+        return (path, None);
+    }
     if path.starts_with('{') {
         let squashed = balanced(path);
         // Without a bar right after the braces the path is not cut.
