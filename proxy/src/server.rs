@@ -106,11 +106,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(match (parts.by, &config.auth.authconfig) {
-            (Some(by), _) => by,
-            (None, Some(policies)) => Authenticator::of_policies(policies).map_err(Error::AuthConfig)?,
-            (None, None) => Authenticator::from_config(&config.auth.methods)?,
-        });
+        let authenticator = parts.by.map_or_else(|| authenticator(&config), Ok).map(Arc::new)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
@@ -372,6 +368,14 @@ fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) 
     let mut ports = vec![listener.local_addr()?.port(), admin.local_addr()?.port()];
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
     Ok(ports)
+}
+
+/// Who says who calls and whether they may.
+fn authenticator(config: &Config) -> Result<Authenticator, Error> {
+    match &config.auth.authconfig {
+        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
+        None => Ok(Authenticator::from_config(&config.auth.methods)?),
+    }
 }
 
 /// A folder of policies, and the keys of the issuers they name.

@@ -67,7 +67,7 @@ fn source(raw: Option<RawSource>, entry: &mut Entry<'_>) -> Option<Source> {
         }
         parsed
     };
-    let mut value =
+    let value =
         |from: RawValueFrom, entry: &mut Entry<'_>| match from.compile(&format!("{}.x509.source", entry.path)) {
             Ok(from) => Some(Source::Value(from)),
             Err(problem) => {
