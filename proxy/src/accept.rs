@@ -18,7 +18,7 @@ pub use modes::Modes;
 
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
-use crate::ext_authz::Question;
+use crate::ext_authz::client::Question;
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};

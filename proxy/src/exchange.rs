@@ -21,7 +21,7 @@ use crate::config::{Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
-use crate::ext_authz::Authorizers;
+use crate::ext_authz::client::Authorizers;
 use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
 use crate::policy::{InForce, Watched};

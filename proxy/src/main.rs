@@ -19,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Answer gateways (ext_authz) in Authorino's place, and do nothing else.
+    Authorize(cli::authorize::Args),
     /// Make identities of the development trust domain.
     Certs(cli::certs::Args),
     /// Say whether a configuration makes sense.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     outrider::server::memory::no_huge_pages();
     cli::start_logging();
     let outcome = match Arguments::parse().command {
+        Command::Authorize(args) => cli::authorize::run(args),
         Command::Certs(args) => cli::certs::run(args),
         Command::Check(args) => cli::check::run(args),
         Command::Drain(args) => cli::drain::run(args),

@@ -5,11 +5,13 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 mod auth;
+mod gateways;
 mod verdicts;
 
 pub use auth::AuthMetrics;
 
 use crate::admission::Snapshot;
+use crate::ext_authz::server::Counted;
 use crate::policy::Watched;
 use crate::tls::Status;
 use prometheus::core::Collector;
@@ -58,6 +60,7 @@ pub struct Metrics {
     worker_wake_seconds: Counter,
     identity: IdentityGauges,
     policy: PolicyGauges,
+    authorizations: Counted,
     log_dropped: IntCounter,
     process: Process,
 }
@@ -304,6 +307,7 @@ impl Metrics {
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
             policy: PolicyGauges::new(&l),
+            authorizations: gateways::counted(&l),
             log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,
@@ -313,6 +317,11 @@ impl Metrics {
     /// Questions to external authorizers, by provider and result; a handle on the family.
     pub fn ext_authz(&self) -> IntCounterVec {
         self.policy.ext_authz.clone()
+    }
+
+    /// Answers to gateways; handles on the families.
+    pub fn authorizations(&self) -> Counted {
+        self.authorizations.clone()
     }
 
     /// What the next exposition says of the policies in force, and of looks at their folder.
@@ -416,6 +425,8 @@ mod tests {
         metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
         metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
+        metrics.authorizations().status.with_label_values(&["OK"]).inc();
+        metrics.authorizations().seconds.with_label_values(&["grpc"]).observe(0.0001);
         let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
             std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
         metrics.verdicts.tell(&[("token_review", memory)]);

@@ -4,23 +4,25 @@
 //! cores, for nothing is stolen and nothing wakes a neighbour. The thread that called [`run`] conducts: signals, the
 //! admin listener, starting and stopping the worker.
 
+pub mod authorizer;
 mod begin;
 mod door;
+mod drain;
 mod listeners;
 pub mod memory;
+mod policed;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
-use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Behind, Config};
+use crate::config::{self, Behind, Config};
 use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
-use crate::ext_authz::Authorizers;
+use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
-use crate::policy::{self, Problem, Watched, Workload};
+use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
 use crate::scale::targets::Target;
 use crate::tls::Identity;
@@ -28,9 +30,11 @@ use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
 use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, take_seat};
+use authorizer::Counter;
 pub use begin::{guard, run};
 use door::{App, app};
-use pingora_core::apps::HttpServerApp;
+use drain::Drain;
+use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +101,7 @@ pub struct Server {
     admin: TcpListener,
     healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
+    counter: Option<Counter>,
     cut: watch::Sender<bool>,
 }
 
@@ -106,12 +111,17 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config), Ok).map(Arc::new)?;
+        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
-        let ports = ports(&listener, &admin, way_out.as_ref())?;
+        let counted = journal.metrics.authorizations();
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, counted)?;
+        let mut ports = ports(&listener, &admin, way_out.as_ref())?;
+        for (_, address) in counter.as_ref().map(Counter::addresses).transpose()?.into_iter().flatten() {
+            ports.push(address.port());
+        }
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
@@ -158,6 +168,7 @@ impl Server {
             admin,
             healthz,
             way_out,
+            counter,
             cut,
         })
     }
@@ -205,11 +216,15 @@ impl Server {
             let (end_worker, worker_ended) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
             drop(self.listener);
+            let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
             let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
             let deadline = drain.when_told(&mut stop).await;
+            if let Some(counter) = counter {
+                counter.drain(deadline.saturating_duration_since(Instant::now())).await;
+            }
             if let Some(way_out) = self.way_out {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
@@ -288,43 +303,6 @@ impl Seat {
     }
 }
 
-/// What the end of the server takes.
-struct Drain<'a> {
-    exchange: &'a Exchange,
-    apps: Vec<Arc<App>>,
-    halt: watch::Sender<bool>,
-    cut: &'a watch::Sender<bool>,
-    timeout: Duration,
-    /// Closed when the last caller is gone.
-    all_gone: mpsc::Receiver<()>,
-}
-
-impl Drain<'_> {
-    /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-    /// Gives the moment by which all must be over.
-    async fn when_told(mut self, stop: &mut mpsc::UnboundedReceiver<()>) -> Instant {
-        stop.recv().await;
-        let deadline = Instant::now() + self.timeout;
-        tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
-        // Readiness goes with it.
-        self.exchange.admission.drain();
-        // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
-        self.halt.send_replace(true);
-        // … and idle http/1 connections are closed now.
-        for app in &self.apps {
-            app.http_cleanup().await;
-        }
-        tokio::select! {
-            _ = self.all_gone.recv() => return deadline,
-            () = tokio::time::sleep_until(deadline) => tracing::warn!("the drain timed out; what still runs is cut"),
-            _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
-        }
-        self.cut.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
-        Instant::now()
-    }
-}
-
 /// A value for each SIGTERM or SIGINT. Called within a runtime.
 fn signals() -> mpsc::UnboundedReceiver<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -370,30 +348,12 @@ fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) 
     Ok(ports)
 }
 
-/// Who says who calls and whether they may.
-fn authenticator(config: &Config) -> Result<Authenticator, Error> {
-    match &config.auth.authconfig {
+/// Whoever is to enter is said in one place, here or in policies that others wrote.
+fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
+    match &auth.authconfig {
         Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
-        None => Ok(Authenticator::from_config(&config.auth.methods)?),
+        None => Ok(Authenticator::from_config(&auth.methods)?),
     }
-}
-
-/// A folder of policies, and the keys of the issuers they name.
-type Policed = (Arc<Watched>, Arc<RemoteKeys>);
-
-/// The folder of policies, if there is one.
-fn policies(config: &Config) -> Result<Option<Policed>, Error> {
-    let Some(policy) = &config.policy else { return Ok(None) };
-    let workload = Workload {
-        namespace: policy.namespace.clone(),
-        labels: policy.labels.clone(),
-        root_namespace: policy.root_namespace.clone(),
-        trust_domain: config.tls.trust_domain.clone(),
-        trust_domain_aliases: policy.trust_domain_aliases.clone(),
-    };
-    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
-    Ok(Some((Arc::new(watched), keys)))
 }
 
 #[cfg(test)]

@@ -172,6 +172,16 @@ def envoy_config(folder, upstream):
                 cluster("h2c", upstream, "http2_protocol_options"), cluster("h1", upstream, "http_protocol_options")]}}
 
 
+def listening(admin):
+    """Where the one listener of an Envoy is, by its admin port, whose address is in this file; None while it is not."""
+    try:
+        with urllib.request.urlopen(f"http://{admin.read_text()}/listeners?format=json", timeout=5) as answer:
+            found = json.load(answer)["listener_statuses"][0]["local_address"]["socket_address"]
+        return f"{found['address']}:{found['port_value']}"
+    except (OSError, KeyError, IndexError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def envoy(folder, upstream):
     (folder / "envoy.json").write_text(json.dumps(envoy_config(folder, upstream)))
@@ -179,15 +189,7 @@ def envoy(folder, upstream):
     command = [ENVOY, "--config-path", folder / "envoy.json", "--admin-address-path", admin, "--concurrency", "1",
                "--disable-hot-restart", "--log-level", "error"]
     with process(command, PROXY_CPU) as child:
-        def listening():
-            try:
-                url = f"http://{admin.read_text()}/listeners?format=json"
-                with urllib.request.urlopen(url, timeout=5) as answer:
-                    found = json.load(answer)["listener_statuses"][0]["local_address"]["socket_address"]
-                return f"{found['address']}:{found['port_value']}"
-            except (OSError, KeyError, IndexError, ValueError):
-                return None
-        yield child.pid, wait_for("Envoy", listening)
+        yield child.pid, wait_for("Envoy", lambda: listening(admin))
 
 
 def cpu_seconds(pid):
@@ -314,4 +316,5 @@ def main():
     print("\n".join(lines))
 
 
-main()
+if __name__ == "__main__":
+    main()

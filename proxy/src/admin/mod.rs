@@ -4,6 +4,7 @@
 //! On a wider address, as in a pod, peers from elsewhere get what kubelets and Prometheus need, and nothing else. Serves
 //! one small request per connection; never anything a caller of the models may need.
 
+pub mod authorizer;
 pub mod healthz;
 mod http;
 mod invalidate;

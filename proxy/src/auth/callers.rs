@@ -60,6 +60,11 @@ impl Authorized {
         &self.allowed.audit
     }
 
+    /// What the policy says to a gateway that asked; an object.
+    pub fn dynamic_metadata(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.allowed.dynamic_metadata
+    }
+
     /// What the policy changes in the request before it is sent on. Headers that only it may set are stripped first.
     pub fn edits(&self) -> &[Edit] {
         &self.edits

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 const SOURCE_BYTES_MAX: usize = 8192;
-/// Brackets within each other. The parser takes some 20 KB of stack for each, in a build without optimisation.
-const NESTING_MAX: u16 = 24;
+/// Brackets within each other: the parser, too, goes down for each.
+const NESTING_MAX: u16 = 16;
 /// Turns of all loops of one evaluation. A turn costs about a microsecond.
 const TURNS_MAX: usize = 10_000;
 

@@ -1,4 +1,4 @@
-//! A 2048-bit RSA key's public half and tokens signed by it, made once with OpenSSL; the private half is gone.
+//! RSA keys for tests, and tokens signed by one whose private half is gone; made once with OpenSSL, of no use elsewhere.
 
 pub const MODULUS: &str = "-26WeweACoZAn69GKUDUSaRoD5_rmPqEiw_IMwpsAtyqk0tSHAQGLZV6E4WDvAzbvQ_Z-Rt8FLouiIKlZaQvh5XtSYOo953XxorBZIyJHgpQqO90RWYZAd4_PCKcCQh_oaL5QlS6NdtAO_Q2VWLmMZXH89fck0P6ZgFimyTxfA93EEr-wqbt9MazAec_fDzrI5X0tDhIM4LjkD2SdPiPFcFwc23xjfVbpTmo8Is7NGf2gOZNSqDKSXLq6NFlhVB4-Nh_P_zN78QnXwvhbMbE6vEM2HtZoIcS8-rnnWKmiLrjHMJBN0FVqU1EBv9DoaJ6iGnJgcEtaw4O-_X8v5Czfw";
 pub const MODULUS_1024: &str = "z5AFKbLIA_MY5iYbC-gey3PLh7fi_7f8yMX8ud-eXqz3U5t0Ag11d__sH55xGRE3noV0VTotIeN_CaJZ-gLduM8cxdoL5vgWUN3VfpkxVRk7rRZxKx9WxH3EZ30dO42xZqntp5uwEti-x0U3Kmcse6ymWW354_fkSRgmIPFG3NU";

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand.
 
 pub mod api_key;
+pub mod authorize;
 pub mod certs;
 pub mod check;
 pub mod drain;

@@ -64,6 +64,7 @@ impl Config {
             "probes": self.probes.dump(),
             "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
+            "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
         })
     }
 }

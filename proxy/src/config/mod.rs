@@ -14,6 +14,7 @@ pub mod providers;
 pub mod quantity;
 pub mod rate_limits;
 mod raw;
+pub mod served;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
@@ -52,6 +53,8 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
+    /// `None`: no gateway is answered.
+    pub served: Option<served::Served>,
 }
 
 /// Who answers.

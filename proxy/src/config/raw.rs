@@ -9,6 +9,7 @@ use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::rate_limits::RawRateLimits;
+use super::served::RawServed;
 use super::tls::RawTls;
 use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
 use serde::Deserialize;
@@ -48,6 +49,7 @@ pub struct Raw {
     probes: RawProbes,
     healthz: Option<String>,
     outbound: Option<RawOutbound>,
+    ext_authz_server: Option<RawServed>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,7 +95,7 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-pub(super) struct Problems(Vec<String>);
+pub(super) struct Problems(pub(super) Vec<String>);
 
 impl Problems {
     pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
@@ -196,7 +198,11 @@ impl Raw {
             probes: self.probes.validate(p),
             healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
+            served: self.ext_authz_server.map(|served| served.validate(p)),
         };
+        if let Some(served) = &config.served {
+            served.check_identity(config.tls.source.is_some(), p);
+        }
         if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
             p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
         }

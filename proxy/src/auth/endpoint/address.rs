@@ -56,8 +56,8 @@ struct Allowed {
     hosts: Vec<HostPattern>,
 }
 
-const NO_HOST: &str = "a request must not choose the host; write scheme://host/ without placeholders, or list the hosts \
-                       that may be chosen";
+const NO_HOST: &str = "a request must not choose the host; write scheme://host/ without placeholders, or list the \
+                       hosts that may be chosen";
 
 impl Address {
     /// From a URL with `{selector}` placeholders.
@@ -174,8 +174,8 @@ fn after(place: Place, literal: &str, before: &str) -> Place {
     }
 }
 
-/// Literals (`Ok`) and placeholders (`Err`), by Authorino's rules: braces nest in a placeholder, and a backslash outside
-/// of one takes the meaning from what follows it.
+/// Literals (`Ok`) and placeholders (`Err`), by Authorino's rules: braces nest in a placeholder, and a backslash
+/// outside of one takes the meaning from what follows it.
 fn split(template: &str) -> Result<Vec<Result<String, String>>, String> {
     let (mut pieces, mut buffer, mut depth, mut escaping) = (Vec::new(), String::new(), 0_usize, false);
     for c in template.chars() {

@@ -1,4 +1,5 @@
-//! Percent-encoding (RFC 3986, section 2.1): of one path segment or query value, of a form, and of what is already a URL.
+//! Percent-encoding (RFC 3986, section 2.1): of one path segment or query value, of a form, and of what is a URL
+//! already. Decodes nothing.
 
 /// What needs no encoding anywhere (RFC 3986, section 2.3).
 fn is_unreserved(byte: u8) -> bool {

@@ -1,5 +1,5 @@
-//! One question to an HTTP server that a policy names: where it goes, what it says, what it shows, and how its answer is
-//! read.
+//! One question to an HTTP server that a policy names: where it goes, what it says, what it shows, and how its answer
+//! is read.
 //!
 //! Bounded in time and bytes on both sides; no redirect is followed. What a request says can neither choose another
 //! server nor add a header (see [`address`]). Secrets join the question last, and are in no error.

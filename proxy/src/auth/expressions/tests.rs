@@ -129,9 +129,9 @@ fn does_a_loop_that_runs_away_end_in_a_fault() {
 
 #[test]
 fn does_what_is_as_deep_as_we_take_fit_the_stack() {
-    let sum = vec!["request.size"; 60].join(" + ");
-    let nested = format!("{}1{}", "[".repeat(20), "]".repeat(20));
-    let chosen = format!("{}2", "request.size == 1 ? 1 : ".repeat(20));
+    let sum = vec!["request.size"; 28].join(" + ");
+    let nested = format!("{}1{}", "[".repeat(14), "]".repeat(14));
+    let chosen = format!("{}2", "request.size == 1 ? 1 : ".repeat(14));
     let all = vec!["request.size > 1"; 60].join(" && ");
     for source in [sum, nested, chosen, all] {
         let expression = Expression::compile(&source).unwrap_or_else(|problem| panic!("{problem}"));

@@ -295,8 +295,12 @@ pub(super) fn split_pipe(path: &str) -> (&str, Option<&str>) {
     while at < bytes.len() {
         match bytes[at] {
             b'\\' => at += 1,
-            b'.' if matches!(bytes.get(at + 1..at + 3), Some([b'#', b'(' | b'['])) => {
-                at += 1 + balanced(&path[at + 2..]).len();
+            // As gjson has it: what comes right after `.#` is passed over, a bar too, and belongs to each item.
+            b'.' if bytes.get(at + 1) == Some(&b'#') => {
+                at += 2;
+                if matches!(bytes.get(at), Some(b'(' | b'[')) {
+                    at += balanced(&path[at..]).len() - 1;
+                }
             }
             b'|' => return (&path[..at], Some(&path[at + 1..])),
             _ => {}
