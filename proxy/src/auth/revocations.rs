@@ -80,8 +80,7 @@ impl Watch {
 
     /// Looks once.
     pub fn is_revoked(&mut self) -> bool {
-        let count = *self.receiver.borrow();
-        count != self.seen && self.concerns(count)
+        *self.receiver.borrow() != self.seen && self.concerns()
     }
 
     /// Waits until it is.
@@ -96,11 +95,12 @@ impl Watch {
         }
     }
 
-    fn concerns(&mut self, count: u64) -> bool {
+    fn concerns(&mut self) -> bool {
         let recent = self.revocations.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read with the lock held, as it is written: those before `seen` concern nobody who began after them.
+        let count = self.revocations.count();
         let missed = usize::try_from(count - self.seen).unwrap_or(usize::MAX);
-        // A later one may be there already; to see it twice does no harm.
-        let concerns = missed > recent.len() || recent.iter().rev().take(missed + 1).any(|it| self.matches(it));
+        let concerns = missed > recent.len() || recent.iter().rev().take(missed).any(|it| self.matches(it));
         if !concerns {
             self.seen = count;
         }

@@ -120,12 +120,12 @@ impl Compiler<'_> {
         let compat = &self.setting.compat;
         let at = |phase: &str| format!("{path}.{phase}");
         let when = self.test(&spec.when, &at("when"), problems);
-        let (authentication, identities) =
-            authentication::phase(self, spec.authentication, &at("authentication"), problems);
-        if authentication.is_empty() {
+        if spec.authentication.is_empty() {
             let words = "is needed, so that somebody can enter; `{everybody: {anonymous: {}}}` lets everybody in";
             problems.push(problem(at("authentication"), words));
         }
+        let (authentication, identities) =
+            authentication::phase(self, spec.authentication, &at("authentication"), problems);
         let client = &self.setting.client;
         let site = Site {
             namespace: self.namespace,
