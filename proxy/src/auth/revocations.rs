@@ -97,10 +97,11 @@ impl Watch {
 
     fn concerns(&mut self) -> bool {
         let recent = self.revocations.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read with the lock held, as it is written: those before `seen` concern nobody who began after them.
+        // Counted under the lock that they are told under: neither more nor fewer than were missed are looked at.
         let count = self.revocations.count();
         let missed = usize::try_from(count - self.seen).unwrap_or(usize::MAX);
         let concerns = missed > recent.len() || recent.iter().rev().take(missed).any(|it| self.matches(it));
+        drop(recent);
         if !concerns {
             self.seen = count;
         }
