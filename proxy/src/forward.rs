@@ -1,7 +1,15 @@
 //! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
-//! on TCP or a Unix socket; pingora carries it there and back.
+//! on TCP or a Unix socket. To HTTP/1.1 it is carried from here; HTTP/2 and upgrades are carried by pingora.
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
+
+mod carry;
+mod edits;
+mod pool;
+mod wire;
+
+pub use edits::{Edit, edits, edits_of_token};
+pub use pool::Pool;
 
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
@@ -35,10 +43,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// With pingora's default, 1, every concurrent stream would have a connection of its own.
 const STREAMS_MAX: usize = 100;
 
-const XFCC: &str = "x-forwarded-client-cert";
-
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Upstream {
     /// With the source address that the redirect's rules let through.
     Intercepted(SocketAddr),
@@ -52,13 +58,6 @@ struct Timeouts {
     connect: Duration,
     idle: Duration,
     response: Option<Duration>,
-}
-
-/// What is changed in a request's headers, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
-    Remove(HeaderName),
-    Set(HeaderName, HeaderValue),
 }
 
 /// A request on its way to the foreign server; dropped when its answer has ended.
@@ -171,7 +170,7 @@ impl Handover {
     }
 
     /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
-    pub async fn settle(&mut self) -> pingora_core::Result<()> {
+    pub async fn settle(&mut self) -> Result<(), Error> {
         if self.permit.is_some() {
             return Ok(());
         }
@@ -183,7 +182,7 @@ impl Handover {
                 self.permit = Some(permit);
                 Ok(())
             }
-            Err(error) => Err(self.stop(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -224,28 +223,28 @@ impl Handover {
     }
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
-    pub fn passes(&mut self, bytes: usize) -> pingora_core::Result<()> {
+    pub fn passes(&mut self, bytes: usize) -> Result<(), Error> {
         if self.expires.is_some_and(|at| Instant::now() >= at) {
-            return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
+            return Err(Error::CredentialRefused { reason: "expired" });
         }
         if self.busy.facts().is_over() {
-            return Err(self.stop(Error::Draining));
+            return Err(Error::Draining);
         }
         self.record.sent(bytes);
         Ok(())
     }
 
     /// A piece of the request passes, unless it is too much.
-    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> pingora_core::Result<()> {
+    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
         if self.record.request_bytes > bytes_max && !self.upgrade {
-            return Err(self.stop(Error::BodyTooLarge { limit_bytes: bytes_max }));
+            return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
         Ok(())
     }
 
     /// Ends the passage for a reason of ours, which is told instead of pingora's.
-    fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
+    pub fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
         self.stopped = Some(why);
         pingora_core::Error::new(ErrorType::Custom("stopped"))
     }
@@ -253,6 +252,11 @@ impl Handover {
     /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
         let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
+        self.refusal(error, head_sent)
+    }
+
+    /// The same for an error of ours.
+    pub fn refusal(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
         if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
             // Whoever comes next waits until it takes connections again.
             self.admission.lost(permit.generation());
@@ -313,53 +317,6 @@ pub fn upstream(to: &Destination, target: Target, ours: &[u16]) -> Result<Upstre
         Destination::Original(None) => Upstream::Intercepted(target.address),
         Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, port)),
     })
-}
-
-/// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
-pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<Edit> {
-    let facts = busy.facts();
-    let set = |name: &'static str, text: &str| {
-        let value = HeaderValue::from_str(text).ok();
-        value.map_or(Edit::Remove(HeaderName::from_static(name)), |value| {
-            Edit::Set(HeaderName::from_static(name), value)
-        })
-    };
-    let caller = facts.peer.address.ip().to_canonical().to_string();
-    let through = match joined(head, "x-forwarded-for") {
-        Some(before) => format!("{before},{caller}"),
-        None => caller,
-    };
-    let received = joined(head, XFCC);
-    let mutual_tls = facts.peer.spiffe.is_some();
-    let client = xfcc::forwarded(setting, received.as_deref(), mutual_tls, facts.xfcc.as_deref());
-    vec![
-        client.map_or(Edit::Remove(HeaderName::from_static(XFCC)), |client| set(XFCC, &client)),
-        set("x-forwarded-for", &through),
-        // One id in the logs of all who had to do with the request.
-        set("x-request-id", request_id),
-        set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
-    ]
-}
-
-/// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
-    let same = |edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name)),
-        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
-        request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
-            Some(kept) => Edit::Set(COOKIE, kept.clone()),
-            None => Edit::Remove(COOKIE),
-        }),
-        // The target is taken from the head.
-        request::Edit::StripParameter(_) => None,
-    };
-    token.edits().into_iter().filter_map(same).collect()
-}
-
-/// All lines of a header as one; `None` without any, or where one is no text.
-fn joined(head: &Head, name: &str) -> Option<String> {
-    let lines: Vec<&str> = head.headers.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Option<_>>()?;
-    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ const SHELLS: &[&str] = &[
     "proxy/src/downstream",
     "proxy/src/exchange",
     "proxy/src/forward.rs",
+    "proxy/src/forward/carry.rs",
+    "proxy/src/forward/pool.rs",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
     "proxy/src/outbound/answer.rs",
