@@ -16,6 +16,7 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -101,6 +102,7 @@ impl Handover {
         for edit in std::mem::take(&mut self.edits) {
             edit.apply(&mut head.headers);
         }
+        wire::join_cookies(&mut head.headers);
         // The authority of an absolute form, or of HTTP/2, says it better than any Host beside it (RFC 9112 §3.2.2).
         let authority = caller.req_header().uri.authority().map(|authority| authority.as_str().as_bytes());
         let host = authority.or_else(|| head.headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
@@ -203,32 +205,32 @@ impl Carriage<'_> {
 
     async fn next(&mut self) -> Result<Next, Error> {
         let Carriage { caller, link, out, asked, head_sent, .. } = self;
-        let (asked, head_sent) = (*asked, *head_sent);
+        let (may_take, head_sent) = (out.is_empty() || *asked, *head_sent);
         let limit = match out.is_empty() {
             true => self.handover.timeouts.response,
             false => Some(self.handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
         };
+        let deadline = limit.map(|limit| self.moved + limit);
         let late = async {
-            match limit {
-                Some(limit) => tokio::time::sleep_until(self.moved + limit).await,
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
         };
-        // Once all was asked, this only tells that the caller has left.
-        let may_take = out.is_empty() || asked;
         let moved = poll_fn(|cx| {
-            if let std::task::Poll::Ready(read) = link.poll_read(cx) {
-                return std::task::Poll::Ready(read.map(Next::Read).map_err(|_| Error::WorkerLost));
+            if let Poll::Ready(read) = link.poll_read(cx) {
+                return Poll::Ready(read.map(Next::Read).map_err(|_| Error::WorkerLost));
             }
             if out.is_empty() {
-                return std::task::Poll::Pending;
+                return Poll::Pending;
             }
             link.poll_write(cx, out).map(|wrote| Ok(wrote.map_or(Next::WriteFailed, Next::Wrote)))
         });
         tokio::select! {
             biased;
             moved = moved => moved,
-            piece = caller.read_body_or_idle(asked), if may_take => {
+            // Once all was asked, this only tells that the caller has left; after a failed write, what comes is dropped.
+            piece = caller.read_body_or_idle(false), if may_take => {
                 piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),

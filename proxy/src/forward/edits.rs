@@ -7,8 +7,8 @@ use crate::auth::request::{self, Authenticated};
 use crate::config::Xfcc;
 use crate::message::Head;
 use crate::tls::xfcc;
-use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{COOKIE, HeaderName, HeaderValue};
 
 const XFCC: &str = "x-forwarded-client-cert";
 

@@ -6,8 +6,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use httparse::Status;
@@ -22,8 +21,8 @@ const CHUNK_LINE_MAX: usize = 4 << 10;
 const NOMINATIONS_MAX: usize = 32;
 
 /// Headers that end with the connection they came on (RFC 9110 §7.6.1), whether or not `connection` names them.
-const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, TRAILER];
-const HOP_BY_HOP_TOO: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
+const HOP_BY_HOP: [&str; 8] =
+    ["connection", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "proxy-connection", "http2-settings"];
 /// Headers nobody may have taken away by naming them in `connection`: what they say is not the caller's to unsay.
 const PROTECTED: [&str; 6] =
     ["host", "content-length", "authorization", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"];
@@ -42,11 +41,19 @@ pub fn cleanse_request(headers: &mut HeaderMap) -> bool {
     true
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+/// HTTP/2 may cut cookies into several lines, which http/1 may not (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(_)) = (lines.next(), lines.next()) {
+        let rest = headers.get_all(COOKIE).iter().skip(1);
+        let joined = rest.fold(first.as_bytes().to_vec(), |joined, line| [&joined, line.as_bytes()].join(&b"; "[..]));
+        let joined = HeaderValue::from_maybe_shared(Bytes::from(joined)).expect("its pieces were values");
+        headers.insert(COOKIE, joined);
     }
-    for name in HOP_BY_HOP_TOO {
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -118,7 +125,7 @@ pub fn read_answer(input: &mut BytesMut, head_only: bool) -> Result<Option<Answe
     let mut lines = [const { MaybeUninit::uninit() }; LINES_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let read = config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines);
+    let read = config.parse_response_with_uninit_headers(&mut parsed, &input[..], &mut lines);
     let length = match read.map_err(|_| "the head of its answer is none")? {
         Status::Complete(length) => length,
         Status::Partial if input.len() > HEAD_BYTES_MAX => return Err("the head of its answer is too large"),
@@ -232,7 +239,7 @@ fn some_of(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
 fn take_chunk(chunk: &mut Chunk, input: &mut BytesMut) -> Result<Option<Bytes>, Nonsense> {
     loop {
         match chunk {
-            Chunk::Size => match httparse::parse_chunk_size(input).map_err(|_| "the size of a chunk is none")? {
+            Chunk::Size => match httparse::parse_chunk_size(&input[..]).map_err(|_| "the size of a chunk is none")? {
                 Status::Complete((length, size)) => {
                     input.advance(length);
                     *chunk = if size == 0 { Chunk::Trailers(0) } else { Chunk::Data(size) };

@@ -33,7 +33,12 @@ fn where_does_an_answer_end() {
         ("HTTP/1.1 200 OK\r\n\r\nhi", "hi", None, false),
         ("HTTP/1.1 204 No Content\r\n\r\n", "", Some(0), true),
         ("HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", "", Some(0), true),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2;x=y\r\nhi\r\n1\r\n!\r\n0\r\nt: u\r\n\r\n", "hi!", Some(0), true),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2;x=y\r\nhi\r\n1\r\n!\r\n0\r\nt: u\r\n\r\n",
+            "hi!",
+            Some(0),
+            true,
+        ),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", "hi", None, true),
         // The length is not to be believed, nor whoever sent both.
         ("HTTP/1.1 200 OK\r\ncontent-length: 7\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "", Some(0), false),
@@ -89,6 +94,16 @@ fn which_headers_end_with_their_connection() {
         let mut head = headers(&[("connection", named)]);
         assert!(!cleanse_request(&mut head), "{named}");
     }
+}
+
+#[test]
+fn are_cookies_one_line() {
+    let mut head = HeaderMap::new();
+    for cookie in ["a=1", "b=2", "c=3"] {
+        head.append(COOKIE, HeaderValue::from_static(cookie));
+        join_cookies(&mut head);
+    }
+    assert_eq!(head.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
 }
 
 proptest! {
