@@ -64,7 +64,7 @@ fn handed(context: &mut Context) -> Result<&mut Handover> {
 
 impl Door {
     /// Carries a request to its end; whether anything may follow on the connection is pingora's to say.
-    async fn carry(&self, session: &mut Session, mut handover: Handover) -> Result<bool> {
+    async fn carry(&self, session: &mut Session, mut handover: Box<Handover>) -> Result<bool> {
         let limits = &self.exchange.limits;
         let carried = handover.carry(session.as_downstream_mut(), &self.pool, limits.body_bytes_max).await;
         let Err(error) = carried else { return Ok(true) };
@@ -103,7 +103,7 @@ impl ProxyHttp for Door {
             Outcome::Answered { to_the_end: true } => Ok(true),
             // Dropping the session resets the stream or closes the connection: an end nobody takes for a clean one.
             Outcome::Answered { to_the_end: false } => Err(Error::new(ErrorType::ConnectionClosed).into_down()),
-            Outcome::HandedOver(handover) if handover.is_plain() => self.carry(session, *handover).await,
+            Outcome::HandedOver(handover) if handover.is_plain() => self.carry(session, handover).await,
             Outcome::HandedOver(handover) => {
                 *context = Some(handover);
                 Ok(false)
