@@ -299,7 +299,7 @@ impl Acceptor {
         let facts = connection.facts();
         let address = facts.peer.address;
         // Whoever must show a token need not do without by being silent for a while, or by beginning with an empty line.
-        if !self.authenticator.knows_by_connection(&facts.peer, unix_now().as_secs()) {
+        if !self.authenticator.knows_by_connection(&facts.peer) {
             return self.failed(address, "no_credential");
         }
         if let Some(policies) = &self.modes.policies {

@@ -4,6 +4,10 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod auth;
+
+pub use auth::AuthMetrics;
+
 use crate::admission::Snapshot;
 use crate::policy::Watched;
 use crate::tls::Status;
@@ -38,6 +42,8 @@ pub struct Metrics {
     pub handshake_failures: IntCounterVec,
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
+    pub rate_limits: RateMetrics,
+    pub auth: AuthMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -131,6 +137,28 @@ impl Outbound {
     }
 }
 
+/// `limit` is a name from the configuration, or `(service)`.
+#[derive(Clone)]
+pub struct RateMetrics {
+    pub decisions: IntCounterVec,
+    pub tokens: IntCounterVec,
+    pub guessed: IntCounter,
+}
+
+impl RateMetrics {
+    fn new(l: &Ledger) -> Self {
+        let (decisions, tokens) = ("outrider_rate_limit_decisions_total", "outrider_rate_limit_tokens_total");
+        RateMetrics {
+            decisions: l.counters(decisions, "Requests by limit and what it said of them.", &["limit", "outcome"]),
+            tokens: l.counters(tokens, "LLM tokens charged, by limit and what it counts.", &["limit", "unit"]),
+            guessed: l.counter(
+                "outrider_rate_limit_guessed_total",
+                "Answers that said nothing of their tokens, which were counted by pieces.",
+            ),
+        }
+    }
+}
+
 /// As every Prometheus client library names them.
 struct Process {
     resident_bytes: IntGauge,
@@ -217,8 +245,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let l = Ledger(Registry::new());
-        let asked = &["dialect", "operation"];
+        let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
         let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
@@ -255,6 +282,8 @@ impl Metrics {
                 &["direction"],
             ),
             outbound: Outbound::new(&l),
+            rate_limits: RateMetrics::new(&l),
+            auth: AuthMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -380,6 +409,8 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
+        metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);

@@ -16,17 +16,17 @@ use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::{Answers, Exchange};
+use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::Authorizers;
 use crate::metrics::Metrics;
 use crate::outbound::BadCluster;
-use crate::policy::watch::WATCH_PERIOD;
-use crate::policy::{Problem, Watched, Workload};
+use crate::policy::{self, Problem, Watched, Workload};
 use crate::record::{Journal, Lines, unix_now};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
+use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, Uds, take_seat};
 use door::{App, app};
 use pingora_core::apps::HttpServerApp;
@@ -62,6 +62,8 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
+    #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    AuthConfig(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -129,7 +131,10 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+        let authenticator = Arc::new(match &config.auth.authconfig {
+            Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig)?,
+            None => Authenticator::from_config(&config.auth.methods)?,
+        });
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
@@ -154,6 +159,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),
@@ -162,6 +168,7 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
         });
@@ -237,6 +244,7 @@ impl Server {
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -386,7 +394,7 @@ fn policies(config: &Config) -> Result<Option<Policed>, Error> {
         trust_domain_aliases: policy.trust_domain_aliases.clone(),
     };
     let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
+    let watched = policy::watch::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
     Ok(Some((Arc::new(watched), keys)))
 }
 

@@ -38,8 +38,8 @@ fn are_the_frameworks_behind_their_adapters() {
         &pingora,
         "pingora stays behind its adapters",
     );
-    let tonic = ["proxy/src/worker/uds", "proxy/src/tls/sources/", "proxy/src/ext_authz/"];
-    never("proxy/src", &["tonic::"], &tonic, "tonic stays in worker/uds, ext_authz and tls/sources");
+    let tonic = ["proxy/src/worker/uds", "proxy/src/tls/sources/", "proxy/src/ext_authz/", "proxy/src/rls/"];
+    never("proxy/src", &["tonic::"], &tonic, "tonic stays in worker/uds, ext_authz, rls and tls/sources");
     never("runtime/src", &["tonic::"], &["runtime/src/server"], "tonic stays in the server");
     never("runtime/src", &["wgpu::"], &["runtime/src/device/"], "wgpu stays in its device");
     never("runtime/src/device/cpu", &["wgpu::"], &[], "wgpu stays in its device");

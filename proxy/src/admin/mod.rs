@@ -118,6 +118,9 @@ impl Office {
         if let Some(policies) = &self.exchange.policies {
             metrics.policy(policies);
         }
+        if let Some(watched) = self.exchange.authenticator.watched() {
+            metrics.auth.watched(watched);
+        }
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }

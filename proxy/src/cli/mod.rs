@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+pub mod api_key;
 pub mod certs;
 pub mod check;
 pub mod drain;

@@ -95,6 +95,29 @@ fn who_answers() {
 }
 
 #[test]
+fn is_the_example_of_limits_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("# rate_limits:").unwrap();
+    let lines = text[at..].lines().map_while(|line| line.strip_prefix("# "));
+    let section: String = lines.map(|line| line.to_owned() + "\n").collect();
+    let limits = parse(&format!("{SMALL}\n{section}")).unwrap().rate_limits;
+    assert_eq!(limits.limits.iter().map(|limit| &*limit.name).collect::<Vec<_>>(), ["calls", "words"]);
+    let small =
+        format!("{SMALL}\nrate_limits: {{service: {{protocol: envoy, address: 'a:1', domain: d, descriptors: [");
+    let small = parse(&(small + "{entries: [{key: a, from: path}]}]}}")).unwrap().rate_limits;
+    let (service, plain) = (limits.service.unwrap(), small.service.unwrap());
+    assert_eq!((limits.headers, limits.keys_max), (small.headers, small.keys_max));
+    assert_eq!((service.timeout, service.fail_open), (plain.timeout, plain.fail_open));
+    // A foreign server's requests are not read.
+    let foreign = SMALL.replace("worker: {socket: worker.sock, models: [smollm2]}", "forward: {to: 127.0.0.1:8000}");
+    let Err(Error::Contradictions { problems, .. }) = parse(&format!("{foreign}\n{section}")) else {
+        panic!("accepted")
+    };
+    assert!(problems[0].starts_with("rate_limits.limits[0].when.model: "), "{problems:?}");
+}
+
+#[test]
 fn is_the_example_of_a_way_out_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
     let text = std::fs::read_to_string(&path).unwrap();

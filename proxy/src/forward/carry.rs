@@ -4,13 +4,14 @@
 //! Keeps at most one piece of each direction. Never sends a request again of which a byte was written, and never reuses a
 //! connection on which an answer did not end as it said.
 
+use super::Handover;
+use super::failure::error_of;
 use super::pool::{Link, Pool};
 use super::wire::{self, Answer, Body};
-use super::{Handover, error_of};
 use crate::error::Error;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
@@ -93,6 +94,9 @@ impl Handover {
     fn request(&mut self, caller: &mut ServerSession) -> Result<(BytesMut, bool), Error> {
         let bodiless = caller.is_body_empty();
         let head = &mut self.head;
+        if self.gauge.reads() {
+            head.headers.remove(ACCEPT_ENCODING);
+        }
         // By the caller's framing: its length, unless it sends chunks.
         let by_length = !head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
         let chunked = !bodiless && !by_length;
@@ -299,12 +303,18 @@ impl Carriage<'_> {
     /// Turns what was read of the body into tasks; true if it is complete.
     fn pieces(&mut self, tasks: &mut Vec<HttpTask>) -> Result<bool, Error> {
         let Some(body) = &mut self.body else { return Ok(false) };
-        let ended_with_head = body.is_done();
+        let (ended_with_head, mut said) = (body.is_done(), false);
         while let Some(piece) = body.take(&mut self.link.input).map_err(|why| nonsense(why, self.head_sent))? {
-            self.handover.passes(piece.len())?;
-            tasks.push(HttpTask::Body(Some(piece), false));
+            let mut piece = Some(piece);
+            self.handover.passes(&mut piece)?;
+            tasks.extend(piece.map(|piece| HttpTask::Body(Some(piece), false)));
+            if self.handover.said_at.is_some() {
+                // The last word was ours: what the server still says is not heard.
+                (said, self.keep) = (true, false);
+                break;
+            }
         }
-        if !body.is_done() {
+        if !said && !body.is_done() {
             return Ok(false);
         }
         match tasks.last_mut() {

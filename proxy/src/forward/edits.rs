@@ -3,7 +3,7 @@
 //! Pure. Never touches a body.
 
 use crate::accept::Busy;
-use crate::auth::request::{self, Authenticated};
+use crate::auth::request;
 use crate::config::Xfcc;
 use crate::message::Head;
 use crate::tls::xfcc;
@@ -55,10 +55,10 @@ pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<E
 }
 
 /// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
-    let same = |edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name)),
-        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
+pub fn edits_of(edits: &[request::Edit], head: &Head) -> Vec<Edit> {
+    let same = |edit: &request::Edit| match edit {
+        request::Edit::Strip(name) => Some(Edit::Remove(name.clone())),
+        request::Edit::Set(name, value) => Some(Edit::Set(name.clone(), value.clone())),
         request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
             Some(kept) => Edit::Set(COOKIE, kept.clone()),
             None => Edit::Remove(COOKIE),
@@ -66,7 +66,7 @@ pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
         // The target is taken from the head.
         request::Edit::StripParameter(_) => None,
     };
-    token.edits().into_iter().filter_map(same).collect()
+    edits.iter().filter_map(same).collect()
 }
 
 /// All lines of a header as one; `None` without any, or where one is no text.

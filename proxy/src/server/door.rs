@@ -69,7 +69,7 @@ impl Door {
         let carried = handover.carry(session.as_downstream_mut(), &self.pool, limits.body_bytes_max).await;
         let Err(error) = carried else { return Ok(true) };
         let sent = session.response_written().is_some_and(|head| !head.status.is_informational());
-        if let Some(parts) = handover.refusal(error, sent) {
+        if let Some(parts) = handover.refused(error, sent) {
             self.refuse(session, parts, &handover.record.request_id).await;
         }
         Err(Error::new(ErrorType::ConnectionClosed).into_down())
@@ -170,7 +170,7 @@ impl ProxyHttp for Door {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         let handover = handed(context)?;
-        handover.passes(body.as_ref().map_or(0, Bytes::len)).map_err(|why| handover.stop(why))?;
+        handover.passes(body).map_err(|why| handover.stop(why))?;
         Ok(None)
     }
 
