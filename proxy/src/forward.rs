@@ -1,18 +1,23 @@
 //! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
-//! on TCP or a Unix socket; pingora carries it there and back.
+//! on TCP or a Unix socket. To HTTP/1.1 it is carried from here; HTTP/2 and upgrades are carried by pingora.
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod carry;
+mod edits;
 mod failure;
 mod gauge;
+mod pool;
 pub mod usage;
+mod wire;
 
+pub use edits::{Edit, edits, edits_of};
+pub use pool::Pool;
 pub use usage::BYTES_PER_TOKEN;
 
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
-use crate::auth::request;
-use crate::config::{Destination, Forward, Protocol, Xfcc};
+use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
@@ -20,11 +25,10 @@ use crate::exchange::{Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
-use crate::tls::xfcc;
 use bytes::{Bytes, BytesMut};
 use failure::error_of;
 use gauge::Gauge;
-use http::header::{ACCEPT_ENCODING, COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, UPGRADE};
 use pingora_core::ErrorType;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -47,10 +51,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// With pingora's default, 1, every concurrent stream would have a connection of its own.
 const STREAMS_MAX: usize = 100;
 
-const XFCC: &str = "x-forwarded-client-cert";
-
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Upstream {
     /// With the source address that the redirect's rules let through.
     Intercepted(SocketAddr),
@@ -64,13 +66,6 @@ struct Timeouts {
     connect: Duration,
     idle: Duration,
     response: Option<Duration>,
-}
-
-/// What is changed in a request's headers, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
-    Remove(HeaderName),
-    Set(HeaderName, HeaderValue),
 }
 
 /// A request on its way to the foreign server; dropped when its answer has ended.
@@ -183,7 +178,7 @@ impl Handover {
     }
 
     /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
-    pub async fn settle(&mut self) -> pingora_core::Result<()> {
+    pub async fn settle(&mut self) -> Result<(), Error> {
         if self.permit.is_some() {
             return Ok(());
         }
@@ -195,7 +190,7 @@ impl Handover {
                 self.permit = Some(permit);
                 Ok(())
             }
-            Err(error) => Err(self.stop(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -243,17 +238,15 @@ impl Handover {
     }
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
-    pub fn passes(&mut self, piece: &mut Option<Bytes>) -> pingora_core::Result<()> {
-        if let Err(error) = self.rights.must_last() {
-            return Err(self.stop(error));
-        }
+    pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
+        self.rights.must_last()?;
         if self.busy.facts().is_over() {
-            return Err(self.stop(Error::Draining));
+            return Err(Error::Draining);
         }
         if let Some(at) = self.said_at {
             *piece = None;
             let gone = at.elapsed() > LAST_WORDS;
-            return if gone { Err(pingora_core::Error::new(ErrorType::Custom("stopped"))) } else { Ok(()) };
+            return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
         self.record.sent(bytes.len());
@@ -286,16 +279,16 @@ impl Handover {
     }
 
     /// A piece of the request passes, unless it is too much.
-    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> pingora_core::Result<()> {
+    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
         if self.record.request_bytes > bytes_max && !self.upgrade {
-            return Err(self.stop(Error::BodyTooLarge { limit_bytes: bytes_max }));
+            return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
         Ok(())
     }
 
     /// Ends the passage for a reason of ours, which is told instead of pingora's.
-    fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
+    pub fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
         self.stopped = Some(why);
         pingora_core::Error::new(ErrorType::Custom("stopped"))
     }
@@ -303,6 +296,11 @@ impl Handover {
     /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
         let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
+        self.refused(error, head_sent)
+    }
+
+    /// The same for an error of ours.
+    pub fn refused(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
         if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
             // Whoever comes next waits until it takes connections again.
             self.admission.lost(permit.generation());
@@ -342,53 +340,6 @@ pub fn upstream(to: &Destination, target: Target, ours: &[u16]) -> Result<Upstre
         Destination::Original(None) => Upstream::Intercepted(target.address),
         Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, port)),
     })
-}
-
-/// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
-pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<Edit> {
-    let facts = busy.facts();
-    let set = |name: &'static str, text: &str| {
-        let value = HeaderValue::from_str(text).ok();
-        value.map_or(Edit::Remove(HeaderName::from_static(name)), |value| {
-            Edit::Set(HeaderName::from_static(name), value)
-        })
-    };
-    let caller = facts.peer.address.ip().to_canonical().to_string();
-    let through = match joined(head, "x-forwarded-for") {
-        Some(before) => format!("{before},{caller}"),
-        None => caller,
-    };
-    let received = joined(head, XFCC);
-    let mutual_tls = facts.peer.spiffe.is_some();
-    let client = xfcc::forwarded(setting, received.as_deref(), mutual_tls, facts.xfcc.as_deref());
-    vec![
-        client.map_or(Edit::Remove(HeaderName::from_static(XFCC)), |client| set(XFCC, &client)),
-        set("x-forwarded-for", &through),
-        // One id in the logs of all who had to do with the request.
-        set("x-request-id", request_id),
-        set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
-    ]
-}
-
-/// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of(edits: &[request::Edit], head: &Head) -> Vec<Edit> {
-    let same = |edit: &request::Edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name.clone())),
-        request::Edit::Set(name, value) => Some(Edit::Set(name.clone(), value.clone())),
-        request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
-            Some(kept) => Edit::Set(COOKIE, kept.clone()),
-            None => Edit::Remove(COOKIE),
-        }),
-        // The target is taken from the head.
-        request::Edit::StripParameter(_) => None,
-    };
-    edits.iter().filter_map(same).collect()
-}
-
-/// All lines of a header as one; `None` without any, or where one is no text.
-fn joined(head: &Head, name: &str) -> Option<String> {
-    let lines: Vec<&str> = head.headers.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Option<_>>()?;
-    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 #[cfg(test)]

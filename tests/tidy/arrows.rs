@@ -93,6 +93,8 @@ const SHELLS: &[&str] = &[
     "proxy/src/exchange",
     "proxy/src/ext_authz/server/mod.rs",
     "proxy/src/forward.rs",
+    "proxy/src/forward/carry.rs",
+    "proxy/src/forward/pool.rs",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
     "proxy/src/outbound/answer.rs",

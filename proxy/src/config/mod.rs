@@ -141,6 +141,14 @@ impl Config {
         }
     }
 
+    /// The foreign server behind, if one is.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.behind {
+            Behind::Forward(forward) => Some(forward),
+            Behind::Worker(_) => None,
+        }
+    }
+
     /// Reads and validates a file; relative paths in it are relative to the folder it is in.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
