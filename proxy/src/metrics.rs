@@ -295,11 +295,7 @@ impl Metrics {
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
-            worker_state: l.gauges(
-                "outrider_worker_state",
-                "1 for the state the worker is in, 0 for the others.",
-                &["state"],
-            ),
+            worker_state: l.gauges("outrider_worker_state", "1 for the worker's state, 0 for others.", &["state"]),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
             worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),

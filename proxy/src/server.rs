@@ -116,12 +116,8 @@ impl Server {
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
-        let counted = journal.metrics.authorizations();
-        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, counted)?;
-        let mut ports = ports(&listener, &admin, way_out.as_ref())?;
-        for (_, address) in counter.as_ref().map(Counter::addresses).transpose()?.into_iter().flatten() {
-            ports.push(address.port());
-        }
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
+        let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
@@ -155,11 +151,10 @@ impl Server {
             journal,
             cut: to_cut,
         });
-        let target = parts.target;
         Ok(Server {
             config,
             exchange,
-            target,
+            target: parts.target,
             acceptor,
             identity,
             source,
@@ -342,9 +337,15 @@ fn admission_limits(config: &Config) -> admission::Limits {
 }
 
 /// Those we listen on ourselves.
-fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) -> std::io::Result<Vec<u16>> {
+fn ports(
+    listener: &TcpListener,
+    admin: &TcpListener,
+    way_out: Option<&WayOut>,
+    counter: Option<&Counter>,
+) -> std::io::Result<Vec<u16>> {
     let mut ports = vec![listener.local_addr()?.port(), admin.local_addr()?.port()];
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
+    ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
 }
 

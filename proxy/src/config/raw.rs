@@ -200,42 +200,41 @@ impl Raw {
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
             served: self.ext_authz_server.map(|served| served.validate(p)),
         };
-        if let Some(served) = &config.served {
-            served.check_identity(config.tls.source.is_some(), p);
-        }
-        if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
-            p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
-        }
-        let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
-        if original && !config.interception.inbound {
-            p.add(
-                "forward.to",
-                "`original` needs interception.inbound: only a redirect tells where a caller was going",
-            );
-        }
-        if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
-            p.add(
-                &at,
-                "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix",
-            );
-        }
-        if config.listen == config.admin && config.listen.port() != 0 {
-            p.add("admin", "must not be the address of `listen`");
-        }
-        if config.queue.bytes_max < config.limits.body_bytes_max {
-            p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
-        }
-        if let Some(outbound) = &config.outbound {
-            let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
-            if config.tls.source.is_none() && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
-                p.add("outbound.clusters", "`mode: mutual` needs an identity; name a source of one under `tls`");
-            }
-            let taken = [config.listen, config.admin].contains(&outbound.listen);
-            if taken && outbound.listen.port() != 0 {
-                p.add("outbound.listen", "must be an address of its own");
-            }
-        }
+        contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+    }
+}
+
+/// What two sections say that cannot both be.
+fn contradictions(config: &Config, p: &mut Problems) {
+    if let Some(served) = &config.served {
+        served.check_identity(config.tls.source.is_some(), p);
+    }
+    if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
+        p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+    }
+    let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
+    if original && !config.interception.inbound {
+        p.add("forward.to", "`original` needs interception.inbound: only a redirect tells where a caller was going");
+    }
+    if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+        p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
+    }
+    if config.listen == config.admin && config.listen.port() != 0 {
+        p.add("admin", "must not be the address of `listen`");
+    }
+    if config.queue.bytes_max < config.limits.body_bytes_max {
+        p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
+    }
+    if let Some(outbound) = &config.outbound {
+        let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
+        if config.tls.source.is_none() && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
+            p.add("outbound.clusters", "`mode: mutual` needs an identity; name a source of one under `tls`");
+        }
+        let taken = [config.listen, config.admin].contains(&outbound.listen);
+        if taken && outbound.listen.port() != 0 {
+            p.add("outbound.listen", "must be an address of its own");
+        }
     }
 }
 

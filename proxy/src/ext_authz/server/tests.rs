@@ -1,3 +1,5 @@
+//! What gateways are answered, over both protocols, whatever they send.
+
 use super::*;
 use ::http::{HeaderName, HeaderValue, StatusCode};
 use outrider_protos::ext_authz::v3::attribute_context::{HeaderMap, HttpRequest, Peer, Request};
