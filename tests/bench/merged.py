@@ -126,7 +126,9 @@ def plain_envoy_config(folder, upstream):
     chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
     del chain["transport_socket"]
     manager = chain["filters"][0]["typed_config"]
-    del manager["forward_client_cert_details"], manager["set_current_client_cert_details"]
+    del manager["set_current_client_cert_details"]
+    # The first hop's word: the echo takes no request without it.
+    manager["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
     manager["http_filters"] = manager["http_filters"][1:]
     return config
 

@@ -14,8 +14,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use tonic::transport::{Channel, Endpoint};
 
-const CONFIG: &str =
-    "auth: {authconfig: {folder: policies, secrets: secrets, namespace: default, compat: authorino}}\n";
+/// As Authorino has it knob by knob; credentials stay, for it removes none.
+const CONFIG: &str = "drain_timeout: 100ms\nauth: {authconfig: {folder: policies, secrets: secrets, namespace: default, \
+                      compat: authorino, keep_credentials: true}}\n";
 
 /// Authorino, by a pipe and a port.
 struct Oracle {
