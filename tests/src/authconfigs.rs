@@ -42,8 +42,8 @@ pub struct Case {
 }
 
 const CHECKS: usize = 12;
-const HOSTS: [&str; 6] =
-    ["talker.test", "talker.test:8080", "api.talker.test", "deep.api.talker.test", "other.test", "TALKER.test"];
+/// Not `TALKER.test`: Authorino tells hosts apart by their case, and finds none.
+const HOSTS: [&str; 5] = ["talker.test", "talker.test:8080", "api.talker.test", "deep.api.talker.test", "other.test"];
 const PATHS: [&str; 7] = ["/", "/admin", "/a/b", "/a/b?x=1&key=janes-key", "/models/7?y=", "/greetings/en", "/a%20b"];
 const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 /// Of the authorization JSON: some there, some absent, some numbers or objects.
@@ -76,12 +76,13 @@ const PREDICATES: [&str; 8] = [
     "request.host.endsWith('.test')",
     "has(auth.identity.metadata)",
     "size(request.query) > 0",
-    "int(request.headers['x-count']) > 3",
+    // Not `int(…)` of a text: Authorino's CEL has no such function, CEL itself has.
+    "size(request.headers['x-count']) > 1",
 ];
 const REGOS: [&str; 4] = [
     "allow { input.context.request.http.method == \"GET\" }",
     "allow { input.request.headers[\"x-role\"] == \"admin\" }",
-    "default allow = false\nallow { startswith(input.context.request.http.path, \"/a\") }",
+    "allow { startswith(input.context.request.http.path, \"/a\") }",
     "allow { input.auth.identity.metadata.labels.group == \"staff\" }",
 ];
 
@@ -123,7 +124,10 @@ fn authconfig(draw: &mut Draw, name: &str, hosts: &[&str]) -> Value {
     }
     let mut authentication = Map::new();
     for number in 0..1 + draw.below(2) {
-        authentication.insert(format!("who-{number}"), method(draw));
+        let mut who = method(draw);
+        // Of one priority, Authorino takes whichever is done first.
+        who["priority"] = json!(number);
+        authentication.insert(format!("who-{number}"), who);
     }
     spec.insert("authentication".into(), authentication.into());
     let mut authorization = Map::new();
@@ -232,7 +236,8 @@ fn response(draw: &mut Draw) -> Value {
     let mut success = Map::new();
     if draw.rarely(2) {
         let properties = json!({"a": value_from(draw), "b": value_from(draw)});
-        let said = json!({"plain": value_from(draw)});
+        // Not a fixed value: Authorino 0.22 writes the bytes of its JSON, as Go shows them.
+        let said = json!({"plain": {"selector": *draw.one(&SELECTORS)}});
         let headers = json!({"x-said": common(draw, said),
                              "x-known": {"json": {"properties": properties}}});
         success.insert("headers".into(), headers);

@@ -102,7 +102,15 @@ impl Told {
 fn by_name(headers: Vec<HeaderValueOption>) -> BTreeMap<String, Vec<String>> {
     let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for header in headers.into_iter().filter_map(|option| option.header) {
-        map.entry(header.key.to_ascii_lowercase()).or_default().push(header.value);
+        let name = header.key.to_ascii_lowercase();
+        let value = match header.value.split_once(" realm=") {
+            // A plain identity is shown as no scheme; Authorino gives its selector for one.
+            Some((scheme, realm)) if scheme.contains('.') => format!("Bearer realm={realm}"),
+            // Nothing, as Go shows it.
+            _ if header.value == "<nil>" => String::new(),
+            _ => header.value,
+        };
+        map.entry(name).or_default().push(value);
     }
     map.values_mut().for_each(|values| values.sort());
     map
