@@ -108,7 +108,7 @@ fn by_name(headers: Vec<HeaderValueOption>) -> BTreeMap<String, Vec<String>> {
             Some((scheme, realm)) if scheme.contains('.') => format!("Bearer realm={realm}"),
             // Nothing, as Go shows it.
             _ if header.value == "<nil>" => String::new(),
-            _ => header.value,
+            _ => header.value.clone(),
         };
         map.entry(name).or_default().push(value);
     }
