@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
 export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 
-.PHONY: demo test build models clients tools e2e e2e-spire lint bench fuzz bless clean
+.PHONY: demo test build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
 .DEFAULT_GOAL := build
 
 build: tools                ## the two binaries, release
@@ -25,6 +25,13 @@ e2e: build models clients   ## only the end-to-end runs
 e2e-spire: build            ## the Workload API source against SPIRE, built from its Go module (needs go)
 	tests/spire/run
 
+oracle: build               ## the same AuthConfigs and questions to Authorino, built from its Go module, and to us (needs go)
+	cd tests/oracle && go build -o $(abspath $(TARGET))/authorino-oracle .
+	$(TARGET)/release/outrider-oracle $(TARGET)/authorino-oracle $(ORACLE_ARGS)
+
+e2e-kubernetes: build       ## rbac-proxy against kube-apiserver and etcd, built from their Go modules (needs go)
+	tests/kubernetes/run
+
 lint:                       ## formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
@@ -32,6 +39,7 @@ lint:                       ## formatting and clippy
 bench: build models clients ## ratios beside peers and floors, into tests/bench/results/
 	$(PYTHON) tests/bench/bench.py
 	$(PYTHON) tests/bench/mesh.py
+	$(PYTHON) tests/bench/merged.py
 
 fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
 	tests/fuzz/run

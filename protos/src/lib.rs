@@ -18,6 +18,22 @@ pub mod ext_authz {
     }
 }
 
+/// Envoy's rate limit service.
+pub mod ratelimit {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v3 {
+        tonic::include_proto!("envoy.service.ratelimit.v3");
+    }
+}
+
+/// Kuadrant's rate limit service.
+pub mod kuadrant {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("kuadrant.service.ratelimit.v1");
+    }
+}
+
 /// The Open Inference Protocol (KServe V2) over gRPC.
 #[allow(missing_docs, clippy::all)]
 pub mod inference {

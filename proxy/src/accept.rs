@@ -18,7 +18,7 @@ pub use modes::Modes;
 
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
-use crate::ext_authz::Question;
+use crate::ext_authz::client::Question;
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
@@ -60,6 +60,7 @@ struct Tls {
     identity: Arc<Identity>,
     strict: TlsAcceptor,
     permissive: TlsAcceptor,
+    simple: TlsAcceptor,
 }
 
 /// A connection whose protocol is known.
@@ -90,6 +91,7 @@ impl Acceptor {
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
+            simple: server_config(Mode::Simple, identity.clone()).into(),
             identity,
         };
         let handshakes = Handshakes::new(limits.handshakes_max);
@@ -166,10 +168,11 @@ impl Acceptor {
         match (opening.map_err(|_| "transport")?, mode, &self.tls) {
             (Opening::Tls, TlsMode::Strict, Some(tls)) => self.shake(&tls.strict, tcp, (address, target)).await,
             (Opening::Tls, TlsMode::Permissive, Some(tls)) => self.shake(&tls.permissive, tcp, (address, target)).await,
+            (Opening::Tls, TlsMode::Simple, Some(tls)) => self.shake(&tls.simple, tcp, (address, target)).await,
             // The application's own TLS, if somebody else's pod is meant; ours speaks none.
             (Opening::Tls, _, _) if target.redirected => Ok(Opened::Opaque(plain(tcp, address, target, false))),
             (Opening::Tls, _, _) => Err("tls_disabled"),
-            (_, TlsMode::Strict, _) => Err("plaintext"),
+            (_, TlsMode::Strict | TlsMode::Simple, _) => Err("plaintext"),
             (Opening::Opaque, _, _) => Ok(Opened::Opaque(plain(tcp, address, target, false))),
             (opening, _, _) => Ok(Opened::Http(plain(tcp, address, target, opening == Opening::H2c))),
         }
@@ -299,7 +302,7 @@ impl Acceptor {
         let facts = connection.facts();
         let address = facts.peer.address;
         // Whoever must show a token need not do without by being silent for a while, or by beginning with an empty line.
-        if !self.authenticator.knows_by_connection(&facts.peer, unix_now().as_secs()) {
+        if !self.authenticator.knows_by_connection(&facts.peer) {
             return self.failed(address, "no_credential");
         }
         if let Some(policies) = &self.modes.policies {

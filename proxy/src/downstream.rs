@@ -8,6 +8,7 @@ mod grpc;
 mod path;
 
 pub use grpc::{is_grpc, timeout_of};
+pub use path::canonical;
 
 use crate::accept::{Busy, Facts};
 use crate::config::Limits;

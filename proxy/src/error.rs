@@ -4,6 +4,7 @@
 //! Public words help the caller mend the request, and never help a stranger guess.
 
 use crate::message::Refusal;
+use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,14 @@ pub enum Error {
     #[error("the authorizer {provider} answered {}", .refusal.status.as_u16())]
     Denied { provider: Arc<str>, refusal: Box<Refusal> },
 
+    /// The same, with headers that a policy wants the caller told.
+    #[error("{error}")]
+    Explained { error: Box<Error>, headers: Box<HeaderMap> },
+
     // ----------------------------------------------------------------------------------------------- not right now
+    /// Whoever knows callers (the Kubernetes API, an authorization server) did not answer: nobody is let in on a guess.
+    #[error("the caller could not be checked; try again")]
+    AuthUnavailable,
     #[error("the queue is full: {waiting} requests are waiting")]
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
@@ -66,6 +74,12 @@ pub enum Error {
     QueueTimeout { waited: Duration },
     #[error("the server is draining")]
     Draining,
+    /// The caller has had what it may have for now.
+    #[error("the limit `{}`{} is reached", .quota.name, .quota.words())]
+    RateLimited { quota: Box<Quota> },
+    /// Whoever counts could not be asked, and must be.
+    #[error("the rate limit service could not be asked: {reason}")]
+    LimiterSilent { reason: String },
     /// The worker could not be started; everybody who waited is told once.
     #[error("the worker did not start: {reason}")]
     WakeFailed { reason: String, retry_after: Duration },
@@ -118,6 +132,32 @@ pub mod grpc {
     }
 }
 
+/// Where a caller stands with a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quota {
+    pub name: Arc<str>,
+    /// Of LLM tokens, else of requests.
+    pub tokens: bool,
+    /// So many in each window.
+    pub limit: u64,
+    pub window: Duration,
+    pub remaining: u64,
+    /// Until all of it is there again.
+    pub reset: Duration,
+    /// Until anything is.
+    pub retry_after: Duration,
+}
+
+impl Quota {
+    fn words(&self) -> String {
+        if self.window.is_zero() {
+            return String::new();
+        }
+        let what = if self.tokens { "tokens" } else { "requests" };
+        format!(" of {} {what} in {} s", self.limit, self.window.as_secs_f64())
+    }
+}
+
 /// What a refusal means to the outside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -133,8 +173,10 @@ pub struct Verdict {
     pub words: String,
     /// The field at fault, where there is one.
     pub param: Option<String>,
-    /// Which part of the server refused: `request`, `auth`, `admission`, `worker`.
+    /// Which part of the server refused: `request`, `auth`, `rate_limit`, `admission`, `worker`.
     pub part: &'static str,
+    /// The limit that was reached.
+    pub quota: Option<Quota>,
 }
 
 impl Error {
@@ -146,6 +188,18 @@ impl Error {
     /// A request that can never succeed because of this field.
     pub fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> Error {
         Error::Invalid { message: message.into(), param: Some(param.into()) }
+    }
+
+    /// Adds what a policy wants the caller told, in the place of what the table would have said.
+    pub fn explain(&self, headers: &mut HeaderMap) {
+        if let Error::Explained { headers: told, .. } = self {
+            for name in told.keys() {
+                headers.remove(name);
+            }
+            for (name, value) in told.iter() {
+                headers.append(name, value.clone());
+            }
+        }
     }
 
     /// THE table.
@@ -171,9 +225,13 @@ impl Error {
                 let status = refusal.status.as_u16();
                 (status, grpc::of_status(status), "denied", "auth")
             }
+            Explained { error, .. } => return error.verdict(),
+            AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
+            RateLimited { .. } => (429, grpc::RESOURCE_EXHAUSTED, "rate_limited", "rate_limit"),
+            LimiterSilent { .. } => (503, grpc::UNAVAILABLE, "limiter_silent", "rate_limit"),
             Draining => (503, grpc::UNAVAILABLE, "draining", "admission"),
             WakeFailed { .. } => (503, grpc::UNAVAILABLE, "wake_failed", "admission"),
             Worker { code, .. } => (worker_status(*code), *code, "worker_refused", "worker"),
@@ -182,7 +240,12 @@ impl Error {
             WorkerNonsense { .. } => (502, grpc::INTERNAL, "worker_nonsense", "worker"),
             UpstreamTimeout => (504, grpc::DEADLINE_EXCEEDED, "upstream_timeout", "worker"),
         };
-        Verdict { status, grpc, label, retry_after: self.retry_after(), words: self.words(), param: self.param(), part }
+        let quota = match self {
+            RateLimited { quota } => Some((**quota).clone()),
+            _ => None,
+        };
+        let (retry_after, words, param) = (self.retry_after(), self.words(), self.param());
+        Verdict { status, grpc, label, retry_after, words, param, part, quota }
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -190,7 +253,11 @@ impl Error {
             Error::QueueFull { retry_after, .. }
             | Error::QueueBytesFull { retry_after, .. }
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
-            Error::Draining | Error::WorkerGone => Some(Duration::from_secs(1)),
+            // A moment's patience at least: what trickles in would be gone with the next few words.
+            Error::RateLimited { quota } => Some(quota.retry_after.max(Duration::from_secs(1))),
+            Error::AuthUnavailable | Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -199,11 +266,17 @@ impl Error {
         match self {
             // The reason would tell a stranger which check to get past next.
             Error::CredentialRefused { .. } => "the credential is not accepted".into(),
+            Error::LimiterSilent { .. } => "the limits of this caller are unknown at the moment".into(),
+            Error::RateLimited { quota } => {
+                let seconds = quota.retry_after.as_secs_f64().ceil().max(1.0);
+                format!("the limit `{}`{} is reached; try again in {seconds} s", quota.name, quota.words())
+            }
             Error::Forbidden { .. } => "this caller is not allowed to do this".into(),
             Error::Denied { refusal, .. } => {
                 let words = String::from_utf8_lossy(&refusal.body);
                 words.chars().take(DENIED_WORDS_MAX).collect()
             }
+            Error::Explained { error, .. } => error.words(),
             other => other.to_string(),
         }
     }

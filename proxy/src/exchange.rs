@@ -6,18 +6,22 @@
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
 mod floor;
+mod limiter;
+mod rights;
 
 pub use floor::explain;
+pub use limiter::{Limiter, Meter};
+pub use rights::Rights;
 
 use crate::admission::{Admission, Permit, Ticket};
-use crate::auth::methods::jwt;
-use crate::auth::request::Authenticated;
-use crate::auth::{Authenticator, Authorized, Identity};
+use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
+use crate::auth::request::{self, Authenticated};
+use crate::auth::revocations::Revocations;
 use crate::config::{Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
-use crate::ext_authz::Authorizers;
+use crate::ext_authz::client::Authorizers;
 use crate::forward::{self, Handover, Passage};
 use crate::message::Head;
 use crate::policy::{InForce, Watched};
@@ -25,7 +29,6 @@ use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
 use futures_util::{FutureExt, StreamExt};
-use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,6 +43,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Exchange {
     pub dialects: &'static [&'static dyn Dialect],
     pub authenticator: Arc<Authenticator>,
+    pub revocations: Arc<Revocations>,
     pub policies: Option<Arc<Watched>>,
     pub authorizers: Arc<Authorizers>,
     pub admission: Arc<Admission>,
@@ -49,6 +53,7 @@ pub struct Exchange {
     pub ports: Vec<u16>,
     pub known: Arc<Known>,
     pub limits: Limits,
+    pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
     /// True when the drain is over and whatever still runs must end.
     pub cut: watch::Receiver<bool>,
@@ -59,9 +64,6 @@ pub enum Answers {
     Worker(Arc<dyn Worker>),
     Foreign(Forward),
 }
-
-/// Where a bearer may carry its credential.
-const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "x-api-key", "cookie"];
 
 /// How an exchange left its page.
 pub enum Outcome {
@@ -78,10 +80,19 @@ struct Routed {
     asked: Option<(&'static dyn Dialect, Operation)>,
 }
 
+impl Routed {
+    /// Asked without a credential, or with any.
+    fn is_open(&self) -> bool {
+        self.asked.is_some_and(|(_, operation)| operation.open)
+    }
+}
+
 /// Whose caller is known; `None` for open questions, asked without a credential.
 struct Identified {
     routed: Routed,
-    identity: Option<Identity>,
+    caller: Option<Caller>,
+    /// What took its credentials out of the head.
+    strips: Vec<request::Edit>,
     /// Of a token that a RequestAuthentication asks to look for, and the policies in force when it was.
     token: Option<Authenticated>,
     in_force: Option<Arc<InForce>>,
@@ -90,8 +101,10 @@ struct Identified {
 /// Whose caller may ask.
 struct Permitted {
     routed: Routed,
+    strips: Vec<request::Edit>,
     token: Option<Authenticated>,
-    /// What external authorizers change in the head, for the request that is sent on; the head has it already.
+    /// What policies and external authorizers change in the head, for the request that is sent on; the head has it
+    /// already.
     edits: Vec<forward::Edit>,
     _authorized: Option<Authorized>,
 }
@@ -140,7 +153,7 @@ impl Exchange {
         // Route first, because even a refusal is spoken in the caller's dialect.
         let call = self.receive(floor)?;
         let routed = self.route(call, floor)?;
-        let identified = self.identify(routed, floor)?;
+        let identified = self.identify(routed, floor).await?;
         // Authorize before the body is read. With this line below `parse`, 1,000 anonymous uploads would hold
         // 1,000 × `body_bytes_max`.
         let permitted = self.authorize(identified, floor).await?;
@@ -177,64 +190,80 @@ impl Exchange {
         Ok(Routed { head, asked })
     }
 
-    fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
+    async fn identify(&self, mut routed: Routed, floor: &mut Floor<'_>) -> Result<Identified, Error> {
         let now_unix = floor.record.unix_seconds();
-        let known = self.authenticator.identify(&routed.head, floor.peer(), now_unix);
-        let open = routed.asked.is_some_and(|(_, operation)| operation.open);
-        let identity = match known {
-            Ok(identity) => Some(identity),
-            Err(_) if open => None,
-            Err(error) => return Err(error),
+        floor.listens(self.revocations.watch());
+        let known = self.authenticator.identify(floor.request(&routed.head)).await;
+        let mut caller = match known {
+            Ok(caller) => Some(caller),
+            Err(_) if routed.is_open() => None,
+            Err(refusal) => return Err(floor.decided(Err(refusal)).err().expect("a refusal is no decision to let in")),
         };
         let in_force = self.policies.as_ref().map(|policies| policies.current());
         let token = in_force.as_ref().map(|them| them.requests.authenticate(&routed.head, now_unix)).transpose()?;
         // Here the credential ends its journey: no dialect, worker or log ever sees it. A foreign server sees one that
         // was not for us.
-        if !self.forwards() || identity.as_ref().is_some_and(|identity| identity.method == jwt::NAME) {
-            for name in CREDENTIALS {
-                routed.head.headers.remove(name);
-            }
+        let mut strips = caller.as_ref().map(Caller::strips).unwrap_or_default();
+        if !self.forwards() {
+            strips.extend(CREDENTIALS.map(request::Edit::Strip));
         }
+        request::apply(&strips, &mut routed.head);
         if let Some(token) = &token {
             token.apply(&mut routed.head);
             floor.knows_token(token.principal());
         }
-        if let Some(identity) = &identity {
-            floor.knows(identity);
+        if let Some(caller) = &mut caller {
+            floor.knows(caller);
         }
-        Ok(Identified { routed, identity, token, in_force })
+        Ok(Identified { routed, caller, strips, token, in_force })
     }
 
     async fn authorize(&self, identified: Identified, floor: &mut Floor<'_>) -> Result<Permitted, Error> {
-        let Identified { mut routed, identity, token, in_force } = identified;
-        let authorized = identity.map(|identity| self.authenticator.authorize(identity)).transpose()?;
+        let Identified { mut routed, caller, strips, token, in_force } = identified;
         let mut edits = Vec::new();
+        // A question open to all is no less so to whom we know.
+        let authorized = match caller.filter(|_| !routed.is_open()) {
+            Some(caller) => {
+                let deciding = self.authenticator.authorize(caller, floor.record.unix_seconds());
+                let decision = floor.unless_over(async { Ok(deciding.await) }).await?;
+                Some(floor.decided(decision)?)
+            }
+            None => None,
+        };
+        if let Some(authorized) = &authorized {
+            request::apply(authorized.edits(), &mut routed.head);
+            edits.extend(forward::edits_of(authorized.edits(), &routed.head));
+        }
         if let Some(in_force) = in_force {
             let principal = token.as_ref().and_then(Authenticated::principal);
             // CUSTOM comes before DENY and ALLOW, which see what an authorizer added to the head.
-            edits = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
+            let changes = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
+            edits.extend(changes);
             floor.judge(&in_force.policies, &routed.head, principal)?;
         }
-        Ok(Permitted { routed, token, edits, _authorized: authorized })
+        let principal = token.as_ref().and_then(Authenticated::principal);
+        floor.limit(&self.limiter, authorized.as_ref(), principal, &routed).await?;
+        Ok(Permitted { routed, strips, token, edits, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is pingora's.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
-        let Permitted { routed, token, edits: changes, .. } = permitted;
+        let Permitted { routed, strips, token, edits: changes, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
         let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if bytes > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
         }
+        floor.charge_unread(&routed.head, bytes).await?;
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
         let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
-        let stripped = CREDENTIALS.iter().filter(|name| !routed.head.headers.contains_key(**name));
-        edits.extend(stripped.map(|name| forward::Edit::Remove(HeaderName::from_static(name))));
-        edits.extend(token.iter().flat_map(|token| forward::edits_of_token(token, &routed.head)));
+        edits.extend(forward::edits_of(&strips, &routed.head));
+        edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits(), &routed.head)));
         edits.extend(changes);
         let dialect = routed.asked.map(|(dialect, _)| dialect);
-        Ok(Passage { permit, admission: self.admission.clone(), head: routed.head, dialect, upstream, edits })
+        let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
+        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
@@ -249,6 +278,7 @@ impl Exchange {
             facts.model(&model)?;
             floor.record.model = Some(model);
         }
+        floor.charge(&parsed.ask, bytes).await?;
         Ok(Understood { ask: parsed.ask, bytes })
     }
 

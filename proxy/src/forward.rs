@@ -1,24 +1,37 @@
 //! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
-//! on TCP or a Unix socket; pingora carries it there and back.
+//! on TCP or a Unix socket. To HTTP/1.1 it is carried from here; HTTP/2 and upgrades are carried by pingora.
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod carry;
+mod edits;
+mod failure;
+mod gauge;
+mod pool;
+pub mod usage;
+mod wire;
+
+pub use edits::{Edit, edits, edits_of};
+pub use pool::Pool;
+pub use usage::BYTES_PER_TOKEN;
+
 use crate::accept::{Busy, Target};
 use crate::admission::{Admission, Permit, Place, Ticket};
-use crate::auth::request::{self, Authenticated};
-use crate::config::{Destination, Forward, Protocol, Xfcc};
+use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{TRIES, explain};
+use crate::exchange::{Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::net::source_for;
 use crate::record::Record;
-use crate::tls::xfcc;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use failure::error_of;
+use gauge::Gauge;
+use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, UPGRADE};
+use pingora_core::ErrorType;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,13 +45,14 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A server that reads nothing for so long will not: without an end, it and a caller who reads nothing either would wait
 /// for each other for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pieces that come together are written together, and an error among them throws all of them away: what follows our own
+/// last event is swallowed for so long, until that is surely on its way.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// With pingora's default, 1, every concurrent stream would have a connection of its own.
 const STREAMS_MAX: usize = 100;
 
-const XFCC: &str = "x-forwarded-client-cert";
-
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Upstream {
     /// With the source address that the redirect's rules let through.
     Intercepted(SocketAddr),
@@ -52,13 +66,6 @@ struct Timeouts {
     connect: Duration,
     idle: Duration,
     response: Option<Duration>,
-}
-
-/// What is changed in a request's headers, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
-    Remove(HeaderName),
-    Set(HeaderName, HeaderValue),
 }
 
 /// A request on its way to the foreign server; dropped when its answer has ended.
@@ -75,6 +82,9 @@ pub struct Handover {
     h2c: bool,
     timeouts: Timeouts,
     edits: Vec<Edit>,
+    gauge: Gauge,
+    /// When a stream's last event was said by us.
+    said_at: Option<Instant>,
     pub record: Record,
     /// After an upgrade bytes are no body, and have no end.
     upgrade: bool,
@@ -82,8 +92,8 @@ pub struct Handover {
     stopped: Option<Error>,
     /// In the queue, for waiting again.
     place: Option<Place>,
-    /// The caller's rights end then.
-    expires: Option<Instant>,
+    /// The caller's.
+    rights: Rights,
     busy: Busy,
 }
 
@@ -95,17 +105,12 @@ pub struct Passage {
     pub dialect: Option<&'static dyn Dialect>,
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
+    pub meter: Meter,
 }
 
 impl Handover {
-    pub(crate) fn new(
-        passage: Passage,
-        config: &Forward,
-        record: Record,
-        expires: Option<Instant>,
-        busy: Busy,
-    ) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits } = passage;
+    pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
+        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -123,11 +128,13 @@ impl Handover {
             h2c,
             timeouts,
             edits,
+            gauge: Gauge::new(meter),
+            said_at: None,
             record,
             upgrade,
             stopped: None,
             place: None,
-            expires,
+            rights,
             busy,
         }
     }
@@ -171,7 +178,7 @@ impl Handover {
     }
 
     /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
-    pub async fn settle(&mut self) -> pingora_core::Result<()> {
+    pub async fn settle(&mut self) -> Result<(), Error> {
         if self.permit.is_some() {
             return Ok(());
         }
@@ -183,7 +190,7 @@ impl Handover {
                 self.permit = Some(permit);
                 Ok(())
             }
-            Err(error) => Err(self.stop(error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -200,6 +207,9 @@ impl Handover {
             }
             request.set_raw_path(target.as_bytes())?;
         }
+        if self.gauge.reads() {
+            request.remove_header(&ACCEPT_ENCODING);
+        }
         for edit in &self.edits {
             match edit {
                 Edit::Remove(name) => drop(request.remove_header(name)),
@@ -215,6 +225,10 @@ impl Handover {
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.gauge.begins(self.record.status, &response.headers);
+            for (name, value) in &self.gauge.headers() {
+                let _ = response.insert_header(name, value);
+            }
         }
         if !response.headers.contains_key("x-request-id")
             && let Ok(id) = HeaderValue::from_str(&self.record.request_id)
@@ -224,28 +238,57 @@ impl Handover {
     }
 
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
-    pub fn passes(&mut self, bytes: usize) -> pingora_core::Result<()> {
-        if self.expires.is_some_and(|at| Instant::now() >= at) {
-            return Err(self.stop(Error::CredentialRefused { reason: "expired" }));
-        }
+    pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
+        self.rights.must_last()?;
         if self.busy.facts().is_over() {
-            return Err(self.stop(Error::Draining));
+            return Err(Error::Draining);
         }
-        self.record.sent(bytes);
+        if let Some(at) = self.said_at {
+            *piece = None;
+            let gone = at.elapsed() > LAST_WORDS;
+            return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
+        }
+        let Some(bytes) = piece else { return Ok(()) };
+        self.record.sent(bytes.len());
+        let told = self.gauge.piece(bytes);
+        self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
+        if let Err(error) = told {
+            self.say(piece, error);
+        }
         Ok(())
     }
 
+    /// Ends a stream of events with one more, which says why.
+    fn say(&mut self, piece: &mut Option<Bytes>, error: Error) {
+        let parts = self.refusal(&error);
+        let body = parts.iter().find_map(|part| if let Part::Body(body) = part { Some(body) } else { None });
+        let mut last = BytesMut::from(&*piece.take().unwrap_or_default());
+        last.extend_from_slice(&gauge::event(body.map_or(&[], |body| body)));
+        *piece = Some(last.freeze());
+        // It may have been the last piece anyway.
+        self.record.refused(&error.verdict(), error.to_string());
+        self.stopped = Some(error);
+        self.said_at = Some(Instant::now());
+    }
+
+    fn refusal(&self, error: &Error) -> Vec<Part> {
+        match self.dialect {
+            Some(dialect) => dialect.refusal(&self.head, &error.verdict()),
+            None => neutral_refusal(&self.head, &error.verdict()),
+        }
+    }
+
     /// A piece of the request passes, unless it is too much.
-    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> pingora_core::Result<()> {
+    pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
         if self.record.request_bytes > bytes_max && !self.upgrade {
-            return Err(self.stop(Error::BodyTooLarge { limit_bytes: bytes_max }));
+            return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
         Ok(())
     }
 
     /// Ends the passage for a reason of ours, which is told instead of pingora's.
-    fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
+    pub fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
         self.stopped = Some(why);
         pingora_core::Error::new(ErrorType::Custom("stopped"))
     }
@@ -253,6 +296,11 @@ impl Handover {
     /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
         let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
+        self.refused(error, head_sent)
+    }
+
+    /// The same for an error of ours.
+    pub fn refused(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
         if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
             // Whoever comes next waits until it takes connections again.
             self.admission.lost(permit.generation());
@@ -260,41 +308,20 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
+        if self.said_at.is_some() {
+            // Clients that wait for the end before they believe an event see the one that says why.
+            return Some(vec![Part::End(None)]);
+        }
         if silent {
             return None;
         }
-        let mut parts = match self.dialect {
-            Some(dialect) => dialect.refusal(&self.head, &verdict),
-            None => neutral_refusal(&self.head, &verdict),
-        };
+        let mut parts = self.refusal(&error);
         for part in &mut parts {
             if let Part::Head { headers, .. } = part {
                 explain(headers, &verdict);
             }
         }
         Some(parts)
-    }
-}
-
-fn error_of(error: &pingora_core::Error, head_sent: bool) -> Error {
-    use ErrorType as E;
-    match (error.esource(), error.etype()) {
-        (_, E::Custom("InvalidChunk" | "InvalidTrailerEnd")) if !head_sent => {
-            Error::invalid("the body's chunked encoding is broken")
-        }
-        (ErrorSource::Downstream, E::InvalidHTTPHeader) if !head_sent => {
-            Error::invalid("a header that says how the request is to be passed on makes no sense")
-        }
-        (ErrorSource::Downstream, _) => Error::CallerLeft,
-        (_, E::ConnectTimedout | E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError) => {
-            Error::WorkerGone
-        }
-        (_, E::SocketError) => Error::WorkerGone,
-        (_, E::ReadTimedout | E::WriteTimedout) => Error::UpstreamTimeout,
-        (_, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2 | E::H2Downgrade) if !head_sent => {
-            Error::WorkerNonsense { reason: "it broke the protocol".into() }
-        }
-        _ => Error::WorkerLost,
     }
 }
 
@@ -313,53 +340,6 @@ pub fn upstream(to: &Destination, target: Target, ours: &[u16]) -> Result<Upstre
         Destination::Original(None) => Upstream::Intercepted(target.address),
         Destination::Original(Some(host)) => Upstream::Intercepted(SocketAddr::new(*host, port)),
     })
-}
-
-/// What identity adds to a request, and what it takes away, so that nobody but us can say who is calling.
-pub fn edits(busy: &Busy, head: &Head, setting: Xfcc, request_id: &str) -> Vec<Edit> {
-    let facts = busy.facts();
-    let set = |name: &'static str, text: &str| {
-        let value = HeaderValue::from_str(text).ok();
-        value.map_or(Edit::Remove(HeaderName::from_static(name)), |value| {
-            Edit::Set(HeaderName::from_static(name), value)
-        })
-    };
-    let caller = facts.peer.address.ip().to_canonical().to_string();
-    let through = match joined(head, "x-forwarded-for") {
-        Some(before) => format!("{before},{caller}"),
-        None => caller,
-    };
-    let received = joined(head, XFCC);
-    let mutual_tls = facts.peer.spiffe.is_some();
-    let client = xfcc::forwarded(setting, received.as_deref(), mutual_tls, facts.xfcc.as_deref());
-    vec![
-        client.map_or(Edit::Remove(HeaderName::from_static(XFCC)), |client| set(XFCC, &client)),
-        set("x-forwarded-for", &through),
-        // One id in the logs of all who had to do with the request.
-        set("x-request-id", request_id),
-        set("x-forwarded-proto", if facts.peer.tls { "https" } else { "http" }),
-    ]
-}
-
-/// The same edits that were done to `head`, for the request that is sent on.
-pub fn edits_of_token(token: &Authenticated, head: &Head) -> Vec<Edit> {
-    let same = |edit| match edit {
-        request::Edit::Strip(name) => Some(Edit::Remove(name)),
-        request::Edit::Set(name, value) => Some(Edit::Set(name, value)),
-        request::Edit::StripCookie(_) => Some(match head.headers.get(COOKIE) {
-            Some(kept) => Edit::Set(COOKIE, kept.clone()),
-            None => Edit::Remove(COOKIE),
-        }),
-        // The target is taken from the head.
-        request::Edit::StripParameter(_) => None,
-    };
-    token.edits().into_iter().filter_map(same).collect()
-}
-
-/// All lines of a header as one; `None` without any, or where one is no text.
-fn joined(head: &Head, name: &str) -> Option<String> {
-    let lines: Vec<&str> = head.headers.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Option<_>>()?;
-    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 #[cfg(test)]

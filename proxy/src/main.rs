@@ -19,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Answer gateways (ext_authz) in Authorino's place, and do nothing else.
+    Authorize(cli::authorize::Args),
     /// Make identities of the development trust domain.
     Certs(cli::certs::Args),
     /// Say whether a configuration makes sense.
@@ -29,6 +31,8 @@ enum Command {
     Inject(Box<cli::inject::Args>),
     /// Run the sidecar by a configuration file.
     Proxy(cli::proxy::Args),
+    /// Stand in the place of kube-rbac-proxy, by its own flags and file.
+    RbacProxy(Box<cli::rbac_proxy::Args>),
     /// Send a pod's connections through the sidecar: iptables or nft rules, once.
     Redirect(cli::redirect::Args),
     /// Make credentials of the development issuer.
@@ -41,11 +45,13 @@ fn main() -> ExitCode {
     outrider::server::memory::no_huge_pages();
     cli::start_logging();
     let outcome = match Arguments::parse().command {
+        Command::Authorize(args) => cli::authorize::run(args),
         Command::Certs(args) => cli::certs::run(args),
         Command::Check(args) => cli::check::run(args),
         Command::Drain(args) => cli::drain::run(args),
         Command::Inject(args) => cli::inject::run(*args),
         Command::Proxy(args) => cli::proxy::run(args),
+        Command::RbacProxy(args) => cli::rbac_proxy::run(*args),
         Command::Redirect(args) => cli::redirect::run(args),
         Command::Token(args) => cli::token::run(args),
         Command::Up(args) => cli::up::run(args),

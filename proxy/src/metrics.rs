@@ -4,7 +4,14 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod auth;
+mod gateways;
+mod verdicts;
+
+pub use auth::AuthMetrics;
+
 use crate::admission::Snapshot;
+use crate::ext_authz::server::Counted;
 use crate::policy::Watched;
 use crate::tls::Status;
 use prometheus::core::Collector;
@@ -12,6 +19,7 @@ use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use verdicts::VerdictMetrics;
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
 const DURATION_BUCKETS: &[f64] =
@@ -38,6 +46,9 @@ pub struct Metrics {
     pub handshake_failures: IntCounterVec,
     pub outbound: Outbound,
     pub passed_bytes: IntCounterVec,
+    pub rate_limits: RateMetrics,
+    pub auth: AuthMetrics,
+    pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -49,6 +60,7 @@ pub struct Metrics {
     worker_wake_seconds: Counter,
     identity: IdentityGauges,
     policy: PolicyGauges,
+    authorizations: Counted,
     log_dropped: IntCounter,
     process: Process,
 }
@@ -126,6 +138,28 @@ impl Outbound {
                 "outrider_outbound_connections_open",
                 "Connections to endpoints that are open.",
                 &["cluster"],
+            ),
+        }
+    }
+}
+
+/// `limit` is a name from the configuration, or `(service)`.
+#[derive(Clone)]
+pub struct RateMetrics {
+    pub decisions: IntCounterVec,
+    pub tokens: IntCounterVec,
+    pub guessed: IntCounter,
+}
+
+impl RateMetrics {
+    fn new(l: &Ledger) -> Self {
+        let (decisions, tokens) = ("outrider_rate_limit_decisions_total", "outrider_rate_limit_tokens_total");
+        RateMetrics {
+            decisions: l.counters(decisions, "Requests by limit and what it said of them.", &["limit", "outcome"]),
+            tokens: l.counters(tokens, "LLM tokens charged, by limit and what it counts.", &["limit", "unit"]),
+            guessed: l.counter(
+                "outrider_rate_limit_guessed_total",
+                "Answers that said nothing of their tokens, which were counted by pieces.",
             ),
         }
     }
@@ -217,8 +251,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let l = Ledger(Registry::new());
-        let asked = &["dialect", "operation"];
+        let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
         let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
@@ -255,15 +288,14 @@ impl Metrics {
                 &["direction"],
             ),
             outbound: Outbound::new(&l),
+            rate_limits: RateMetrics::new(&l),
+            auth: AuthMetrics::new(&l),
+            verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
-            worker_state: l.gauges(
-                "outrider_worker_state",
-                "1 for the state the worker is in, 0 for the others.",
-                &["state"],
-            ),
+            worker_state: l.gauges("outrider_worker_state", "1 for the worker's state, 0 for others.", &["state"]),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
             worker_start_failures: l.counter("outrider_worker_start_failures_total", "Starts that failed."),
             worker_crashes: l.counter("outrider_worker_crashes_total", "Times the worker went away by itself."),
@@ -271,6 +303,7 @@ impl Metrics {
                 .add(Counter::new("outrider_worker_wake_seconds_total", "Time successful starts took, in sum.")),
             identity: IdentityGauges::new(&l),
             policy: PolicyGauges::new(&l),
+            authorizations: gateways::counted(&l),
             log_dropped: l.counter("outrider_access_log_dropped_total", "Lines that nobody read in time."),
             process: Process::new(&l),
             registry: l.0,
@@ -280,6 +313,11 @@ impl Metrics {
     /// Questions to external authorizers, by provider and result; a handle on the family.
     pub fn ext_authz(&self) -> IntCounterVec {
         self.policy.ext_authz.clone()
+    }
+
+    /// Answers to gateways; handles on the families.
+    pub fn authorizations(&self) -> Counted {
+        self.authorizations.clone()
     }
 
     /// What the next exposition says of the policies in force, and of looks at their folder.
@@ -380,7 +418,14 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
+        metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
+        metrics.authorizations().status.with_label_values(&["OK"]).inc();
+        metrics.authorizations().seconds.with_label_values(&["grpc"]).observe(0.0001);
+        let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
+            std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
+        metrics.verdicts.tell(&[("token_review", memory)]);
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

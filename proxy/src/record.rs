@@ -8,6 +8,7 @@ mod lines;
 
 pub use lines::Lines;
 
+use crate::auth::audit::Audit;
 use crate::error::Verdict;
 use crate::metrics::Metrics;
 use crate::tls::Peer;
@@ -67,6 +68,9 @@ pub struct Record {
     pub shadow: Vec<String>,
     /// External authorizers that were asked, and what came of it.
     pub authorizers: Vec<String>,
+    /// Who decided that the caller may, or may not, and why.
+    pub auth: Option<Audit>,
+    auth_took: Option<Duration>,
     pub request_bytes: usize,
     pub response_bytes: usize,
     /// LLM tokens: prompt, completion.
@@ -102,6 +106,8 @@ impl Record {
             audited: Vec::new(),
             shadow: Vec::new(),
             authorizers: Vec::new(),
+            auth: None,
+            auth_took: None,
             request_bytes: 0,
             response_bytes: 0,
             usage: (0, 0),
@@ -132,6 +138,12 @@ impl Record {
         }
     }
 
+    /// Who may or may not, decided since the head was read: the stages before cost next to nothing.
+    pub fn decided(&mut self, audit: Audit) {
+        self.auth_took = audit.measured.then(|| self.began.elapsed());
+        self.auth = Some(audit);
+    }
+
     pub fn waited(&mut self, waited: Duration) {
         *self.queue_wait.get_or_insert_default() += waited;
     }
@@ -146,6 +158,9 @@ impl Record {
         m.in_flight.dec();
         m.requests.with_label_values(&[asked[0], asked[1], status_text(self.status), self.label]).inc();
         m.request_seconds.with_label_values(&asked).observe(took.as_secs_f64());
+        if let Some(auth) = &self.auth {
+            m.auth.decided(auth, self.auth_took);
+        }
         if let Some(first) = self.first_token {
             m.first_token_seconds.with_label_values(&asked).observe(first.as_secs_f64());
         }
@@ -187,6 +202,9 @@ impl Record {
         line.list("audited", &self.audited);
         line.list("shadow", &self.shadow);
         line.list("authorizers", &self.authorizers);
+        if let Some(auth) = &self.auth {
+            line.object("auth", |line| auth.write(line));
+        }
         line.number("request_bytes", self.request_bytes as u64);
         line.number("response_bytes", self.response_bytes as u64);
         line.number("prompt_tokens", self.usage.0);

@@ -4,32 +4,37 @@
 //! cores, for nothing is stolen and nothing wakes a neighbour. The thread that called [`run`] conducts: signals, the
 //! admin listener, starting and stopping the worker.
 
+pub mod authorizer;
+mod begin;
 mod door;
+mod drain;
 mod listeners;
 pub mod memory;
+mod policed;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
-use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{Behind, Config, Destination};
-use crate::dialects::{DIALECTS, Dialect};
-use crate::exchange::{Answers, Exchange};
-use crate::ext_authz::Authorizers;
-use crate::metrics::Metrics;
+use crate::config::{self, Behind, Config};
+use crate::dialects::Dialect;
+use crate::exchange::{Answers, Exchange, Limiter};
+use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
-use crate::policy::watch::WATCH_PERIOD;
-use crate::policy::{Problem, Watched, Workload};
-use crate::record::{Journal, Lines, unix_now};
-use crate::scale::targets::{Address, External, Process, Target};
+use crate::policy::Problem;
+use crate::record::{Journal, unix_now};
+use crate::scale::targets::Target;
 use crate::tls::Identity;
 use crate::tls::pem::SourceError;
 use crate::tls::sources::{self, Source};
-use crate::worker::{Known, Uds, take_seat};
+use crate::watched::WATCH_PERIOD;
+use crate::worker::{Known, take_seat};
+use authorizer::Counter;
+pub use begin::{guard, run};
 use door::{App, app};
-use pingora_core::apps::HttpServerApp;
+use drain::Drain;
+use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +67,8 @@ pub enum Error {
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
+    #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    AuthConfig(Vec<Problem>),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -70,41 +77,14 @@ pub enum Error {
     System(#[from] std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
-///
-/// `on_ready` is called once, when callers can connect. It is the caller's to print `ready`: nothing here writes to
-/// stdout.
-pub fn run(config: Config, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
-    let lines = if config.access_log { Lines::stderr() } else { Lines::None };
-    let journal = Journal { metrics: Metrics::new(), lines };
-    let parts = match &config.behind {
-        Behind::Worker(worker) => {
-            let target: Arc<dyn Target> = match &worker.command {
-                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
-                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
-            };
-            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects: DIALECTS, journal }
-        }
-        Behind::Forward(forward) => {
-            let target: Arc<dyn Target> = match &forward.to {
-                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
-                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
-                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
-            };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects: DIALECTS, journal }
-        }
-    };
-    let server = Server::open(config, parts)?;
-    server.run(signals, on_ready)
-}
-
 /// What differs between the real server and one under test.
 pub struct Parts {
     pub answers: Answers,
     pub target: Arc<dyn Target>,
     pub dialects: &'static [&'static dyn Dialect],
     pub journal: Journal,
+    /// In the place of what the configuration says of callers.
+    pub by: Option<Authenticator>,
 }
 
 /// Everything open, nothing running.
@@ -119,7 +99,9 @@ pub struct Server {
     policed: Option<Policed>,
     listener: TcpListener,
     admin: TcpListener,
+    healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
+    counter: Option<Counter>,
     cut: watch::Sender<bool>,
 }
 
@@ -129,11 +111,13 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = Arc::new(Authenticator::from_config(&config.auth.methods)?);
+        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
         let way_out = WayOut::open(&config, &identity, &journal)?;
-        let ports = ports(&listener, &admin, way_out.as_ref())?;
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
+        let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
@@ -154,6 +138,7 @@ impl Server {
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
+            revocations: Arc::default(),
             policies,
             authorizers,
             admission: Admission::new(admission_limits(&config)),
@@ -162,11 +147,25 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
         });
-        let target = parts.target;
-        Ok(Server { config, exchange, target, acceptor, identity, source, policed, listener, admin, way_out, cut })
+        Ok(Server {
+            config,
+            exchange,
+            target: parts.target,
+            acceptor,
+            identity,
+            source,
+            policed,
+            listener,
+            admin,
+            healthz,
+            way_out,
+            counter,
+            cut,
+        })
     }
 
     /// Serves until `stop` gives a value, drains, returns. Each further value of `stop` makes the end more urgent: the
@@ -212,11 +211,15 @@ impl Server {
             let (end_worker, worker_ended) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
             drop(self.listener);
+            let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
             let timeout = self.config.drain.timeout;
             let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
             let deadline = drain.when_told(&mut stop).await;
+            if let Some(counter) = counter {
+                counter.drain(deadline.saturating_duration_since(Instant::now())).await;
+            }
             if let Some(way_out) = self.way_out {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
@@ -234,9 +237,14 @@ impl Server {
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
         tokio::spawn(admin::serve(admin, Arc::new(office)));
+        if let Some(healthz) = self.healthz.take() {
+            let identity = self.identity.clone().filter(|_| self.config.tls.any());
+            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+        }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
+        tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -290,43 +298,6 @@ impl Seat {
     }
 }
 
-/// What the end of the server takes.
-struct Drain<'a> {
-    exchange: &'a Exchange,
-    apps: Vec<Arc<App>>,
-    halt: watch::Sender<bool>,
-    cut: &'a watch::Sender<bool>,
-    timeout: Duration,
-    /// Closed when the last caller is gone.
-    all_gone: mpsc::Receiver<()>,
-}
-
-impl Drain<'_> {
-    /// Waits for the first word to stop, then ends in order: nobody new, then everybody out, at last the stragglers.
-    /// Gives the moment by which all must be over.
-    async fn when_told(mut self, stop: &mut mpsc::UnboundedReceiver<()>) -> Instant {
-        stop.recv().await;
-        let deadline = Instant::now() + self.timeout;
-        tracing::info!(timeout_seconds = self.timeout.as_secs_f64(), "draining");
-        // Readiness goes with it.
-        self.exchange.admission.drain();
-        // Listeners close; HTTP/2 connections get a GOAWAY, http/1 answers say `connection: close` …
-        self.halt.send_replace(true);
-        // … and idle http/1 connections are closed now.
-        for app in &self.apps {
-            app.http_cleanup().await;
-        }
-        tokio::select! {
-            _ = self.all_gone.recv() => return deadline,
-            () = tokio::time::sleep_until(deadline) => tracing::warn!("the drain timed out; what still runs is cut"),
-            _ = stop.recv() => tracing::warn!("told twice; what still runs is cut"),
-        }
-        self.cut.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
-        Instant::now()
-    }
-}
-
 /// A value for each SIGTERM or SIGINT. Called within a runtime.
 fn signals() -> mpsc::UnboundedReceiver<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -366,28 +337,24 @@ fn admission_limits(config: &Config) -> admission::Limits {
 }
 
 /// Those we listen on ourselves.
-fn ports(listener: &TcpListener, admin: &TcpListener, way_out: Option<&WayOut>) -> std::io::Result<Vec<u16>> {
+fn ports(
+    listener: &TcpListener,
+    admin: &TcpListener,
+    way_out: Option<&WayOut>,
+    counter: Option<&Counter>,
+) -> std::io::Result<Vec<u16>> {
     let mut ports = vec![listener.local_addr()?.port(), admin.local_addr()?.port()];
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
+    ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
 }
 
-/// A folder of policies, and the keys of the issuers they name.
-type Policed = (Arc<Watched>, Arc<RemoteKeys>);
-
-/// The folder of policies, if there is one.
-fn policies(config: &Config) -> Result<Option<Policed>, Error> {
-    let Some(policy) = &config.policy else { return Ok(None) };
-    let workload = Workload {
-        namespace: policy.namespace.clone(),
-        labels: policy.labels.clone(),
-        root_namespace: policy.root_namespace.clone(),
-        trust_domain: config.tls.trust_domain.clone(),
-        trust_domain_aliases: policy.trust_domain_aliases.clone(),
-    };
-    let keys = Arc::new(RemoteKeys::new(policy.jwks_authorities.clone()));
-    let watched = Watched::open(&policy.folder, workload, keys.clone()).map_err(Error::Policy)?;
-    Ok(Some((Arc::new(watched), keys)))
+/// Whoever is to enter is said in one place, here or in policies that others wrote.
+fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
+    match &auth.authconfig {
+        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
+        None => Ok(Authenticator::from_config(&auth.methods)?),
+    }
 }
 
 #[cfg(test)]

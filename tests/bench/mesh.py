@@ -172,6 +172,16 @@ def envoy_config(folder, upstream):
                 cluster("h2c", upstream, "http2_protocol_options"), cluster("h1", upstream, "http_protocol_options")]}}
 
 
+def listening(admin):
+    """Where the one listener of an Envoy is, by its admin port, whose address is in this file; None while it is not."""
+    try:
+        with urllib.request.urlopen(f"http://{admin.read_text()}/listeners?format=json", timeout=5) as answer:
+            found = json.load(answer)["listener_statuses"][0]["local_address"]["socket_address"]
+        return f"{found['address']}:{found['port_value']}"
+    except (OSError, KeyError, IndexError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def envoy(folder, upstream):
     (folder / "envoy.json").write_text(json.dumps(envoy_config(folder, upstream)))
@@ -179,15 +189,7 @@ def envoy(folder, upstream):
     command = [ENVOY, "--config-path", folder / "envoy.json", "--admin-address-path", admin, "--concurrency", "1",
                "--disable-hot-restart", "--log-level", "error"]
     with process(command, PROXY_CPU) as child:
-        def listening():
-            try:
-                url = f"http://{admin.read_text()}/listeners?format=json"
-                with urllib.request.urlopen(url, timeout=5) as answer:
-                    found = json.load(answer)["listener_statuses"][0]["local_address"]["socket_address"]
-                return f"{found['address']}:{found['port_value']}"
-            except (OSError, KeyError, IndexError, ValueError):
-                return None
-        yield child.pid, wait_for("Envoy", listening)
+        yield child.pid, wait_for("Envoy", lambda: listening(admin))
 
 
 def cpu_seconds(pid):
@@ -248,9 +250,10 @@ def line(what, mine, theirs, digits):
     return f"| {what} | {mine / theirs:.2f} | {mine:.{digits}f} | {theirs:.{digits}f} |"
 
 
-def run(rounds, seconds, connections):
-    """All rows of the table: {what: {ours: [...], envoy: [...]}}."""
+def run(rounds, seconds, connections, only):
+    """All rows of the table: {what: {ours: [...], envoy: [...]}}; of the loads alone, those whose name has `only`."""
     rows = {}
+    loads = {name: arguments for name, arguments in LOADS.items() if only in name}
 
     def add(what, who, value):
         rows.setdefault(what, {"ours": [], "envoy": []})[who].append(value)
@@ -260,26 +263,28 @@ def run(rounds, seconds, connections):
         subprocess.run([str(BINARIES / "outrider-load"), "certs", str(folder)], check=True)
         with ours(folder, upstream) as us, envoy(folder, upstream) as them:
             proxies = {"ours": us, "envoy": them}
-            for arguments in LOADS.values():
+            for arguments in loads.values():
                 for proxy in proxies.values():
                     measure(proxy, arguments, folder, 1)
             for number in range(rounds):
                 for who in sorted(proxies, reverse=number % 2 == 0):
                     proxy = proxies[who]
-                    for name, arguments in LOADS.items():
+                    for name, arguments in loads.items():
                         seen = measure(proxy, arguments, folder, seconds)
                         add(f"↓ {name}: CPU µs per request", who, seen["cpu_us"])
                         add(f"↑ {name}: requests/s", who, seen["per_second"])
-                    for name, arguments in QUIET.items():
+                    for name, arguments in [] if only else QUIET.items():
                         seen = measure(proxy, arguments, folder, max(1, seconds // 2))
                         add(f"↓ {name}, one at a time: p50 µs", who, seen["p50_us"])
                         add(f"↓ {name}, one at a time: p99 µs", who, seen["p99_us"])
+                    if only:
+                        continue
                     seen = measure(proxy, ["handshakes", "--parallel", "16"], folder, seconds)
                     add("↓ a new mTLS connection and one request on it: CPU µs", who, seen["cpu_us"])
                     add("↑ new mTLS connections/s", who, seen["per_second"])
                 print(f"round {number + 1} of {rounds}", file=sys.stderr)
         # Fresh processes: what a storm of handshakes left behind is not what idle connections cost.
-        for who, start in [("ours", ours), ("envoy", envoy)]:
+        for who, start in [] if only else [("ours", ours), ("envoy", envoy)]:
             with start(folder, upstream) as proxy:
                 seen = idle(proxy, folder, connections)
                 add(f"↓ {connections} idle mTLS connections: RSS MB", who, seen["held_mb"])
@@ -292,11 +297,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--only", default="", metavar="TEXT", help="of the loads, those with this in their name; no file")
     options = parser.parse_args()
     if not ENVOY.exists():
         sys.exit(f"{ENVOY} is absent: `make clients` first")
     start = os.getloadavg()[0]
-    rows = run(options.rounds, options.seconds, options.connections)
+    rows = run(options.rounds, options.seconds, options.connections, options.only)
+    if options.only:
+        for what, seen in rows.items():
+            print(line(what, seen["ours"], seen["envoy"], 1), *sorted(round(each, 1) for each in seen["ours"]))
+        return
     version = re.search(r"/([0-9.]+)/", subprocess.run([str(ENVOY), "--version"], capture_output=True, text=True).stdout)[1]
     today = datetime.date.today().isoformat()
     lines = [
@@ -314,4 +324,5 @@ def main():
     print("\n".join(lines))
 
 
-main()
+if __name__ == "__main__":
+    main()

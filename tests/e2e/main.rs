@@ -1,5 +1,6 @@
 //! The real binaries over real sockets with the real models.
 
+mod authorizer;
 mod bad_input;
 mod clients;
 mod contract;
@@ -7,7 +8,9 @@ mod drain;
 mod forwarded;
 mod hostile;
 mod intercept;
+mod limits;
 mod mesh;
+mod oidc;
 mod redirect;
 mod rotation;
 mod security;

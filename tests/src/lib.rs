@@ -1,6 +1,8 @@
 //! What the tests stand on: the real binaries, the real models, real sockets. No test logic of its own.
 
+pub mod authconfigs;
 pub mod authority;
+pub mod authorizer;
 pub mod client;
 pub mod envoy;
 pub mod netns;

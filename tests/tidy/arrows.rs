@@ -38,8 +38,8 @@ fn are_the_frameworks_behind_their_adapters() {
         &pingora,
         "pingora stays behind its adapters",
     );
-    let tonic = ["proxy/src/worker/uds", "proxy/src/tls/sources/", "proxy/src/ext_authz/"];
-    never("proxy/src", &["tonic::"], &tonic, "tonic stays in worker/uds, ext_authz and tls/sources");
+    let tonic = ["proxy/src/worker/uds", "proxy/src/tls/sources/", "proxy/src/ext_authz/", "proxy/src/rls/"];
+    never("proxy/src", &["tonic::"], &tonic, "tonic stays in worker/uds, ext_authz, rls and tls/sources");
     never("runtime/src", &["tonic::"], &["runtime/src/server"], "tonic stays in the server");
     never("runtime/src", &["wgpu::"], &["runtime/src/device/"], "wgpu stays in its device");
     never("runtime/src/device/cpu", &["wgpu::"], &[], "wgpu stays in its device");
@@ -87,10 +87,14 @@ const SHELLS: &[&str] = &[
     "proxy/src/accept",
     "proxy/src/admission/mod.rs",
     "proxy/src/admin/",
+    "proxy/src/auth/endpoint/kept.rs",
     "proxy/src/cli/",
     "proxy/src/downstream",
     "proxy/src/exchange",
+    "proxy/src/ext_authz/server/mod.rs",
     "proxy/src/forward.rs",
+    "proxy/src/forward/carry.rs",
+    "proxy/src/forward/pool.rs",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
     "proxy/src/outbound/answer.rs",

@@ -48,6 +48,16 @@ fn is_every_auth_method_in_its_table() {
 }
 
 #[test]
+fn is_every_metadata_source_in_its_table() {
+    agree("proxy/src/auth/metadata", "SOURCES", &["tests"]);
+}
+
+#[test]
+fn is_every_response_in_its_table() {
+    agree("proxy/src/auth/responses", "RESPONSES", &["tests"]);
+}
+
+#[test]
 fn is_every_scale_target_in_its_table() {
     agree("proxy/src/scale/targets", "TARGETS", &[]);
 }

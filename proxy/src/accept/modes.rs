@@ -1,7 +1,7 @@
 //! Which ports speak TLS, and to whom: the configuration's word, unless a PeerAuthentication has another.
 
 use crate::config::{Tls, TlsMode};
-use crate::ext_authz::Authorizers;
+use crate::ext_authz::client::Authorizers;
 use crate::policy::{PeerMode, Watched};
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The least HTTP/1.1 that curl, a browser, Prometheus and a kubelet need: one request, one answer, closed.
 //!
-//! Never reads more than a head; a body, should one come, is ignored with the connection.
+//! Never reads more than a head and the small body of a POST; any other, should one come, is ignored with the
+//! connection.
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -15,6 +15,8 @@ pub struct Request {
     pub path: String,
     /// `user-agent`, which a probed app may want to know.
     pub agent: Option<String>,
+    /// Empty where none is expected.
+    pub body: Vec<u8>,
 }
 
 pub struct Reply {
@@ -73,19 +75,39 @@ impl Reply {
     }
 }
 
+/// The largest body that anything here asks for.
+const BODY_BYTES_MAX: usize = 8 << 10;
+
 /// Reads one request: `None` if the connection ended before there was one, an error to send if it is none.
-pub async fn read(tcp: &mut TcpStream) -> std::io::Result<Option<Result<Request, Reply>>> {
+pub async fn read(tcp: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<Result<Request, Reply>>> {
     let mut head = Vec::with_capacity(1024);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() > HEAD_BYTES_MAX || tcp.read_buf(&mut head).await? == 0 {
             return Ok(None);
         }
     }
-    Ok(Some(parse(&head).ok_or_else(|| Reply::text(400, "this is no HTTP/1 request\n"))))
+    let end = head.windows(4).position(|end| end == b"\r\n\r\n").unwrap_or(head.len()) + 4;
+    let Some(mut request) = parse(&head[..end]) else {
+        return Ok(Some(Err(Reply::text(400, "this is no HTTP/1 request\n"))));
+    };
+    if request.method == "POST" {
+        let length = field(&head[..end], "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+        if length > BODY_BYTES_MAX {
+            return Ok(Some(Err(Reply::text(413, "nothing here takes so large a body\n"))));
+        }
+        request.body = head.split_off(end);
+        while request.body.len() < length {
+            if tcp.read_buf(&mut request.body).await? == 0 {
+                return Ok(None);
+            }
+        }
+        request.body.truncate(length);
+    }
+    Ok(Some(Ok(request)))
 }
 
 /// Sends the answer and closes.
-pub async fn write(mut tcp: TcpStream, reply: &Reply, head_only: bool) -> std::io::Result<()> {
+pub async fn write(mut tcp: impl AsyncWrite + Unpin, reply: &Reply, head_only: bool) -> std::io::Result<()> {
     tcp.write_all(&reply.bytes(head_only)).await?;
     tcp.shutdown().await
 }
@@ -96,13 +118,13 @@ fn parse(head: &[u8]) -> Option<Request> {
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let sane = words.next().is_none() && version.starts_with("HTTP/1.") && target.starts_with('/');
     let path = target.split('?').next()?.to_owned();
-    sane.then(|| Request { method: method.to_owned(), path, agent: agent(head) })
+    sane.then(|| Request { method: method.to_owned(), path, agent: field(head, "user-agent"), body: Vec::new() })
 }
 
-fn agent(head: &[u8]) -> Option<String> {
+fn field(head: &[u8], name: &str) -> Option<String> {
     let lines = std::str::from_utf8(head).ok()?.split("\r\n").skip(1);
     let mut fields = lines.filter_map(|line| line.split_once(':'));
-    fields.find_map(|(name, value)| name.eq_ignore_ascii_case("user-agent").then(|| value.trim().to_owned()))
+    fields.find_map(|(known, value)| known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 //! On a wider address, as in a pod, peers from elsewhere get what kubelets and Prometheus need, and nothing else. Serves
 //! one small request per connection; never anything a caller of the models may need.
 
+pub mod authorizer;
+pub mod healthz;
 mod http;
+mod invalidate;
 mod page;
 mod probes;
 
@@ -91,6 +94,8 @@ impl Office {
     fn answer(&self, request: &Request) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "PUT", "/drain") => self.drain(),
+            ("POST", "/auth/invalidate") => self.invalidate(&request.body),
+            (_, "/auth/invalidate") => Reply::text(405, "use POST\n").with("allow", "POST"),
             (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
             ("GET" | "HEAD", path) => match path {
                 "/" => Reply::html(self.page()),
@@ -110,13 +115,30 @@ impl Office {
         self.identity.as_ref().map(|identity| (identity.status(now), now))
     }
 
+    /// What was believed of some callers is believed no more, and their streams end.
+    fn invalidate(&self, body: &[u8]) -> Reply {
+        let which = match invalidate::parse(body) {
+            Ok(which) => which,
+            Err(usage) => return usage,
+        };
+        let memories = self.exchange.authenticator.memories();
+        let forgotten = memories.iter().map(|(_, memory)| memory.forget(&which)).sum();
+        self.exchange.revocations.revoke(invalidate::revoked(&which));
+        tracing::info!(forgotten, "answers about callers were forgotten, as an operator asked");
+        invalidate::done(forgotten)
+    }
+
     fn metrics(&self) -> Reply {
         let metrics = &self.exchange.journal.metrics;
+        metrics.verdicts.tell(&self.exchange.authenticator.memories());
         if let Some((status, now)) = self.identity() {
             metrics.identity(&status, status.ready(now).is_ok());
         }
         if let Some(policies) = &self.exchange.policies {
             metrics.policy(policies);
+        }
+        if let Some(watched) = self.exchange.authenticator.watched() {
+            metrics.auth.watched(watched);
         }
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))

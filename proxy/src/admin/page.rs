@@ -80,6 +80,7 @@ fn how_to_call(html: &mut String, page: &Page) {
     let model = page.facts.models.first().map_or("MODEL", |model| &model.name);
     let (scheme, certificates) = match page.tls {
         TlsMode::Disable => ("http", ""),
+        TlsMode::Simple => ("https", " \\\n  --cacert $OUTRIDER_CA"),
         TlsMode::Permissive | TlsMode::Strict => {
             ("https", " \\\n  --cacert $OUTRIDER_CA --cert $OUTRIDER_CERT --key $OUTRIDER_KEY")
         }

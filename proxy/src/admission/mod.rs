@@ -5,6 +5,7 @@
 
 mod breaker;
 mod queue;
+pub mod rate;
 mod wake;
 
 pub use breaker::Breaker;

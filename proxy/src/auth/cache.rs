@@ -3,7 +3,6 @@
 //! Holds good verdicts only: a flood of bad credentials can push nothing out. Never holds a credential itself, only a
 //! keyed hash of it. Bounded by count and by bytes.
 
-use super::methods::jwt::Verified;
 use ring::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +16,7 @@ const BYTES_MAX: usize = 128 * 1024;
 type Digest = [u8; 32];
 
 /// By credential, what became of it.
-pub struct Cache<T = Verified> {
+pub struct Cache<T> {
     key: hmac::Key,
     shards: [Mutex<Shard<T>>; SHARDS],
 }
@@ -84,9 +83,16 @@ impl<T> Shard<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::jwt::Verified;
 
     fn verified(subject: &str) -> Arc<Verified> {
-        Arc::new(Verified { subject: subject.into(), claims: Arc::default(), not_before_unix: 0, expires_unix: 0 })
+        Arc::new(Verified {
+            subject: subject.into(),
+            issuer: String::new(),
+            claims: Arc::default(),
+            begins_unix: 0,
+            ends_unix: 0,
+        })
     }
 
     #[test]

@@ -1,13 +1,62 @@
-//! The bearer credential of a request (RFC 6750, section 2.1): taken from exactly one place, or not at all.
+//! The credential of a request: taken from exactly one place, or not at all.
 //!
-//! Never reads a query parameter or a form field: both end in logs.
+//! A query parameter is read only where a setting asks for it (both ends' logs may hold it), a form field never.
 
 use super::Reason;
-use http::HeaderMap;
+use crate::message::Head;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 
 /// Longer credentials are refused unread: checking one must cost a stranger's request next to nothing.
 pub const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// A place for a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// `Authorization: Bearer` (RFC 6750, section 2.1)
+    Bearer,
+    /// What follows the prefix in this header.
+    Header(HeaderName, String),
+    Parameter(String),
+    Cookie(String),
+}
+
+/// The credential at a place, if there is exactly one.
+pub fn take<'a>(head: &'a Head, location: &Location) -> Result<Option<&'a str>, Reason> {
+    match location {
+        Location::Bearer => bearer(&head.headers),
+        // RFC 9110, 11.6.2: one Authorization line. Whoever reads the other of two sees another caller.
+        Location::Header(name, _) if name == AUTHORIZATION && head.headers.get_all(name).iter().count() > 1 => {
+            Err(Reason::Ambiguous)
+        }
+        Location::Header(name, prefix) => {
+            let lines = head.headers.get_all(name).iter();
+            let tokens = lines.filter_map(|line| Some(line.to_str().ok()?.strip_prefix(prefix.as_str())?.trim()));
+            only(tokens)
+        }
+        Location::Parameter(name) => only(parameters(head).filter(|(key, _)| key == name).map(|(_, value)| value)),
+        Location::Cookie(name) => {
+            let lines = head.headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+            let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+            only(pairs.filter(|(key, _)| key == name).map(|(_, value)| value))
+        }
+    }
+}
+
+fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>, Reason> {
+    let Some(token) = tokens.next() else { return Ok(None) };
+    match (tokens.next(), token) {
+        (Some(_), _) => Err(Reason::Ambiguous),
+        (None, "") => Err(Reason::Malformed),
+        (None, token) if token.len() > CREDENTIAL_BYTES_MAX => Err(Reason::Malformed),
+        (None, token) => Ok(Some(token)),
+    }
+}
+
+fn parameters(head: &Head) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = head.query.as_deref().unwrap_or_default().split('&');
+    pairs.filter_map(|pair| pair.split_once('='))
+}
 
 /// `None`: no credential, or one of another scheme.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Reason> {

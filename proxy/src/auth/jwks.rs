@@ -2,22 +2,16 @@
 //!
 //! Never takes a symmetric key: whoever can read a key set could then sign. One bad key does not spoil the others.
 
-use super::cache::Cache;
-use super::{ConfigProblem, Reason};
-use crate::files::{Stamp, read_bounded};
-use arc_swap::{ArcSwap, Guard};
+use super::Reason;
+use crate::files::read_bounded;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const KEYS_MAX: usize = 128;
-/// A look costs one `stat`; two seconds is how long a revoked key may live on.
-const LOOK_EVERY_SECONDS: u64 = 2;
 
 /// Public keys by id.
 pub struct KeySet {
@@ -99,12 +93,15 @@ impl Key {
             ("EC", Some("P-384")) => (&[Algorithm::ES384] as &'static [_], elliptic(&jwk, 48)?),
             ("OKP", Some("Ed25519")) => (&[Algorithm::EdDSA] as &'static [_], edwards(&jwk)?),
             ("RSA", _) => (rsa_algorithms(jwk.alg.as_deref())?, rsa(&jwk)?),
+            ("EC", Some("P-521")) => {
+                return Err("ES512 is not supported (P-521); let the issuer sign with ES256".into());
+            }
             ("oct", _) => return Err("a symmetric key would let every reader of this file sign".into()),
             (kty, crv) => return Err(format!("kty {kty}, crv {} is not supported", crv.unwrap_or("none"))),
         };
-        let named = |algorithm: &Algorithm| jwk.alg.as_deref().is_none_or(|alg| alg == format!("{algorithm:?}"));
-        if !algorithms.iter().any(named) {
-            return Err(format!("`alg` {} does not belong to this kind of key", jwk.alg.unwrap_or_default()));
+        let named = jwk.alg.as_deref().map(|name| (name, super::jwt::algorithm(name)));
+        if let Some((name, _)) = named.filter(|(_, named)| !named.is_some_and(|named| algorithms.contains(&named))) {
+            return Err(format!("`alg` {name} does not belong to this kind of key"));
         }
         Ok(Key { id: jwk.kid, algorithms, key })
     }
@@ -115,12 +112,17 @@ impl Key {
 }
 
 fn rsa_algorithms(alg: Option<&str>) -> Result<&'static [Algorithm], String> {
+    use Algorithm::{PS256, PS384, PS512, RS256, RS384, RS512};
     Ok(match alg {
-        // Without `alg` the key itself cannot say which of the two; both are signatures by the same private key.
-        None => &[Algorithm::RS256, Algorithm::PS256],
-        Some("RS256") => &[Algorithm::RS256],
-        Some("PS256") => &[Algorithm::PS256],
-        Some(other) => return Err(format!("`alg` {other} is not supported; RS256 and PS256 are")),
+        // Without `alg` the key itself cannot say which of them; all are signatures by the same private key.
+        None => &[RS256, RS384, RS512, PS256, PS384, PS512],
+        Some("RS256") => &[RS256],
+        Some("RS384") => &[RS384],
+        Some("RS512") => &[RS512],
+        Some("PS256") => &[PS256],
+        Some("PS384") => &[PS384],
+        Some("PS512") => &[PS512],
+        Some(other) => return Err(format!("`alg` {other} is not for RSA; RS256 to RS512 and PS256 to PS512 are")),
     })
 }
 
@@ -155,80 +157,21 @@ fn rsa(jwk: &Jwk) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_rsa_raw_components(&n, &e))
 }
 
-/// A key set with the verdicts that were reached with it: one replaces the other only together.
-pub struct Snapshot {
-    pub keys: KeySet,
-    pub cache: Cache,
-}
-
-/// A key set in a file, reread when the file changes.
-pub struct JwksFile {
-    path: PathBuf,
-    snapshot: ArcSwap<Snapshot>,
-    looked_at_unix: AtomicU64,
-    stamp: Mutex<Option<Stamp>>,
-}
-
-impl JwksFile {
-    pub fn open(path: &Path) -> Result<JwksFile, ConfigProblem> {
-        let stamp = Stamp::of(path).ok();
-        let snapshot = load(path).map_err(|reason| ConfigProblem {
-            path: ".jwks_file".into(),
-            message: format!("{}: {reason}", path.display()),
-        })?;
-        Ok(JwksFile {
-            path: path.into(),
-            snapshot: ArcSwap::from_pointee(snapshot),
-            looked_at_unix: AtomicU64::new(0),
-            stamp: Mutex::new(stamp),
-        })
-    }
-
-    /// The keys now. Every two seconds one of the callers looks at the file first; the others never wait for it.
-    pub fn current(&self, now_unix: u64) -> Guard<Arc<Snapshot>> {
-        let looked = self.looked_at_unix.load(Ordering::Relaxed);
-        let due = now_unix.abs_diff(looked) >= LOOK_EVERY_SECONDS;
-        if due && self.looked_at_unix.compare_exchange(looked, now_unix, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.look();
-        }
-        self.snapshot.load()
-    }
-
-    fn look(&self) {
-        // Whoever finds it locked leaves the look to the one who holds it.
-        let Ok(mut stamp) = self.stamp.try_lock() else { return };
-        let now = Stamp::of(&self.path).ok();
-        if now == *stamp {
-            return;
-        }
-        *stamp = now;
-        match load(&self.path) {
-            Ok(snapshot) => {
-                tracing::info!(file = %self.path.display(), keys = snapshot.keys.keys.len(), "key set reloaded");
-                self.snapshot.store(Arc::new(snapshot));
-            }
-            // An outage of whoever writes the file must not become an outage of ours.
-            Err(reason) => {
-                tracing::error!(file = %self.path.display(), %reason, "key set not reloaded; the old one stays")
-            }
-        }
-    }
-}
-
-fn load(path: &Path) -> Result<Snapshot, String> {
+/// A key set in a file.
+pub fn load(path: &Path) -> Result<KeySet, String> {
     let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
     let (keys, skipped) = KeySet::parse(&bytes)?;
     for reason in skipped {
         tracing::warn!(file = %path.display(), %reason, "key not used");
     }
-    Ok(Snapshot { keys, cache: Cache::new() })
+    Ok(keys)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::issuer::Issuer;
-    use crate::auth::methods::jwt::verify;
+    use crate::auth::jwt::{Expected, verify};
     use crate::auth::rsa_vectors::{MODULUS, MODULUS_1024, PS256, RS256};
     use serde_json::{Value, json};
 
@@ -249,12 +192,9 @@ mod tests {
     }
 
     fn ask(token: &str, keys: &KeySet) -> Result<String, Reason> {
-        let config = crate::config::Jwt {
-            issuer: "https://issuer.test".into(),
-            audience: "outrider".into(),
-            jwks_file: PathBuf::new(),
-        };
-        verify(token, keys, &config, NOW).map(|verified| verified.subject)
+        let issuer = Some("https://issuer.test".into());
+        let expected = Expected { issuer, audiences: vec!["outrider".into()], ..Expected::default() };
+        verify(token, keys, &expected, NOW).map(|verified| verified.subject)
     }
 
     #[test]
@@ -303,12 +243,13 @@ mod tests {
             (json!({"kty": "oct", "k": "c2VjcmV0"}), "symmetric"),
             (rsa(json!({"use": "enc"})), "use"),
             (rsa(json!({"key_ops": ["encrypt"]})), "key_ops"),
-            (rsa(json!({"alg": "RS512"})), "RS512"),
+            (rsa(json!({"alg": "RS1"})), "RS1"),
             (rsa(json!({"alg": "HS256"})), "HS256"),
             (rsa(json!({"n": MODULUS_1024})), "1024 bits"),
             (rsa(json!({"n": "***"})), "base64url"),
             (json!({"kty": "RSA", "e": "AQAB"}), "`n` is missing"),
-            (json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}), "P-521"),
+            (json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}), "ES512"),
+            (json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}), "secp256k1"),
             (json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "32 bytes"),
             (json!({"kty": "OKP", "crv": "X25519", "x": "AA"}), "X25519"),
             (json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"}), "32 bytes"),

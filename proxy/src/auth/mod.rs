@@ -1,27 +1,43 @@
-//! Who asks, and may they: `identify` turns a head and a peer into an [`Identity`], `authorize` lets it pass.
+//! Who asks, and may they: one engine, [`pipeline`], fed by our own list of methods or by policies that others wrote.
 //!
-//! Knows no dialect, reads no body, opens no socket, and takes the time as an argument. The only I/O is a look at a
-//! key set's modification time, at most every two seconds, by one request at a time.
+//! Knows no dialect, reads no body, and takes the time as an argument.
 
+pub mod api_keys;
+pub mod audit;
+pub mod authconfig;
 mod cache;
+pub mod callbacks;
+pub mod callers;
 pub mod credential;
+pub mod endpoint;
 pub mod expressions;
 pub mod go_regex;
 pub mod issuer;
 pub mod jwks;
 pub mod jwks_fetch;
+pub mod jwt;
+mod keys;
+pub mod metadata;
 pub mod methods;
 pub mod patterns;
+pub mod pipeline;
 pub mod request;
+mod reread;
+pub mod responses;
+pub mod revocations;
 pub mod rules;
+pub mod secrets;
 pub mod selectors;
+pub mod site;
 pub mod values;
+pub mod verdicts;
 
-use crate::config;
+pub use callers::{Authenticator, Authorized, Caller};
+
 use crate::error::Error;
 use crate::message::Head;
 use crate::tls::identity::{Peer, SpiffeId};
-use methods::{Method, Presented};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Why a credential was refused: the closed set of labels for logs and metrics. Callers are told none of it.
@@ -43,8 +59,14 @@ pub enum Reason {
     Issuer,
     Audience,
     Subject,
+    /// A claim that must be there is not.
+    Claim,
     NotYetValid,
     Expired,
+    /// Whoever was asked about it does not know it, or knows it no more.
+    Rejected,
+    /// Whoever would know did not answer; the last, for then nothing is known of the caller.
+    Unavailable,
 }
 
 impl Reason {
@@ -60,15 +82,36 @@ impl Reason {
             Reason::Issuer => "issuer",
             Reason::Audience => "audience",
             Reason::Subject => "subject",
+            Reason::Claim => "claim",
             Reason::NotYetValid => "not_yet_valid",
             Reason::Expired => "expired",
+            Reason::Rejected => "rejected",
+            Reason::Unavailable => "unavailable",
         }
+    }
+
+    /// Nobody could be asked: the credential may be good.
+    pub fn is_unavailable(self) -> bool {
+        matches!(self, Reason::KeysUnavailable | Reason::Unavailable)
+    }
+
+    /// Of two reasons, what is told. Who could not be asked might have known; else the later check says more: "expired"
+    /// beats "another issuer's".
+    pub fn or(self, earlier: Option<Reason>) -> Reason {
+        earlier.map_or(self, |earlier| match (earlier.is_unavailable(), self.is_unavailable()) {
+            (true, false) => earlier,
+            (false, true) => self,
+            _ => earlier.max(self),
+        })
     }
 }
 
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Error {
-        Error::CredentialRefused { reason: reason.label() }
+        match reason {
+            Reason::Unavailable => Error::AuthUnavailable,
+            reason => Error::CredentialRefused { reason: reason.label() },
+        }
     }
 }
 
@@ -81,98 +124,37 @@ pub struct ConfigProblem {
     pub message: String,
 }
 
+/// A request as it is judged, before any body is read.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub head: &'a Head,
+    pub peer: &'a Peer,
+    /// `:authority` or `Host` as it came, port included.
+    pub host: &'a str,
+    /// Where the caller meant to go, before any redirect.
+    pub destination: SocketAddr,
+    pub now_unix: u64,
+    /// What a gateway that asks for others said of the request, in the shape of the authorization JSON; goes over what we
+    /// see of its own connection.
+    pub extra: Option<&'a serde_json::Value>,
+}
+
 /// A caller whose name is known.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// `sub` of a JWT, the SPIFFE id of a peer, or `anonymous`.
+    /// `sub` of a JWT, the user name of a TokenReview, the SPIFFE id of a peer, or `anonymous`.
     pub subject: String,
     /// `iss` of a JWT, the trust domain of a peer, else empty.
     pub issuer: String,
     /// Which entry of [`METHODS`](methods::METHODS) knew the caller.
     pub method: &'static str,
-    /// All claims of a JWT, else an empty object.
+    /// What the method learned of the caller, as rules see it in `auth.identity`: the claims of a JWT, the status of a
+    /// TokenReview; an object.
     pub claims: Arc<serde_json::Value>,
     /// Of the connection, whichever method knew the caller.
     pub spiffe: Option<SpiffeId>,
     /// When the rights end, leeway included; a stream must not outlive it.
     pub expires_at_unix: Option<u64>,
-}
-
-/// A caller who may go on. Only [`Authenticator::authorize`] makes one, so no stage after it can be reached without.
-#[derive(Clone, Debug)]
-pub struct Authorized {
-    identity: Identity,
-}
-
-impl Authorized {
-    pub fn identity(&self) -> &Identity {
-        &self.identity
-    }
-}
-
-/// The configured methods, in order.
-pub struct Authenticator {
-    methods: Vec<Box<dyn Method>>,
-}
-
-impl Authenticator {
-    /// Opens every method: reads key sets, so that a missing one stops the start and not the first caller.
-    pub fn from_config(configs: &[config::Method]) -> Result<Authenticator, ConfigProblem> {
-        if configs.is_empty() {
-            return Err(ConfigProblem {
-                path: "auth.methods".into(),
-                message: "no method is listed, so nobody could enter; list `anonymous: {}` to let everybody in".into(),
-            });
-        }
-        let mut methods = Vec::with_capacity(configs.len());
-        for (index, config) in configs.iter().enumerate() {
-            let kind = methods::kind(config);
-            methods.push((kind.open)(config).map_err(|problem| ConfigProblem {
-                path: format!("auth.methods[{index}].{}{}", kind.name, problem.path),
-                message: problem.message,
-            })?);
-        }
-        Ok(Authenticator { methods })
-    }
-
-    /// Tries the methods in order; the first that knows the caller decides.
-    ///
-    /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
-    pub fn identify(&self, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
-        let presented = Presented { head, peer, now_unix };
-        let mut refused: Option<Reason> = None;
-        for method in &self.methods {
-            if method.takes_strangers() && refused.is_some() {
-                continue;
-            }
-            match method.identify(&presented) {
-                Ok(Some(identity)) => return Ok(identity),
-                Ok(None) => {}
-                // Of two methods' reasons the later check says more: "expired" beats "another issuer's".
-                Err(reason) => refused = refused.max(Some(reason)),
-            }
-        }
-        Err(refused.map_or(Error::CredentialMissing, Error::from))
-    }
-
-    /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
-    pub fn knows_by_connection(&self, peer: &Peer, now_unix: u64) -> bool {
-        let head = Head {
-            method: http::Method::OPTIONS,
-            path: "/".into(),
-            query: None,
-            headers: http::HeaderMap::new(),
-            version: http::Version::HTTP_11,
-            request_id: String::new(),
-            arrived_unix_seconds: now_unix,
-        };
-        self.identify(&head, peer, now_unix).is_ok()
-    }
-
-    /// Whether this caller may ask at all. Every identified caller may, until rules are configured here.
-    pub fn authorize(&self, identity: Identity) -> Result<Authorized, Error> {
-        Ok(Authorized { identity })
-    }
 }
 
 #[cfg(test)]

@@ -7,15 +7,15 @@
 //! Stricter than Istio: a token must end (`exp`), two different tokens are refused and not the first of them taken, and
 //! while an issuer's keys were never fetched its tokens are refused with a reason of their own.
 
+use super::Reason;
 use super::cache::Cache;
+use super::credential::{Location, take};
 use super::jwks::KeySet;
-use super::jwks_fetch::{Remote, RemoteKeys};
-use super::methods::jwt::{Expected, LEEWAY_SECONDS, Verified, verify_for};
-use super::{Reason, credential};
+use super::jwks_fetch::{RemoteKeys, Wanted};
+use super::jwt::{Expected, Verified, unverified_issuer, verify};
+use super::keys::Keys;
 use crate::message::Head;
-use crate::policy::{JwtRule, KeySource, Location, Problem, RequestPrincipal};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::policy::{JwtRule, KeySource, Problem, RequestPrincipal};
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use std::sync::Arc;
@@ -35,21 +35,8 @@ pub struct RequestAuthenticator {
 
 struct Rule {
     rule: JwtRule,
+    expected: Expected,
     keys: Keys,
-}
-
-enum Keys {
-    Fixed(Arc<KeySet>),
-    Remote(Arc<Remote>),
-}
-
-impl Keys {
-    fn current(&self) -> Option<Arc<KeySet>> {
-        match self {
-            Keys::Fixed(keys) => Some(keys.clone()),
-            Keys::Remote(remote) => remote.keys(),
-        }
-    }
 }
 
 /// A token that was checked, with everything that follows from it.
@@ -93,9 +80,12 @@ impl RequestAuthenticator {
                         continue;
                     }
                 },
-                source => Keys::Remote(remote.want(source, rule.timeout)),
+                source => Keys::Remote(remote.want(&Wanted::new(source.clone(), rule.timeout))),
             };
-            ready.push(Rule { rule: rule.clone(), keys });
+            let issuer = Some(rule.issuer.clone());
+            let audiences = rule.audiences.clone();
+            let expected = Expected { issuer, audiences, subject_required: false, ..Expected::default() };
+            ready.push(Rule { rule: rule.clone(), expected, keys });
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -146,7 +136,7 @@ impl RequestAuthenticator {
     fn accept(&self, token: &str, rules: &[usize], now_unix: u64) -> Result<Arc<Accepted>, Reason> {
         if let Some(accepted) = self.cache.get(token)
             && rules.contains(&accepted.rule)
-            && self.rules[accepted.rule].keys.current().is_some_and(|keys| Arc::ptr_eq(&keys, &accepted.keys))
+            && self.rules[accepted.rule].keys.are(&accepted.keys, now_unix)
         {
             accepted.verified.check_time(now_unix)?;
             return Ok(accepted);
@@ -170,16 +160,14 @@ impl RequestAuthenticator {
     }
 
     fn check(&self, token: &str, index: usize, now_unix: u64) -> Result<Accepted, Reason> {
-        let Rule { rule, keys: source } = &self.rules[index];
-        let keys = source.current().ok_or(Reason::KeysUnavailable)?;
-        let expected = Expected { issuer: &rule.issuer, audiences: &rule.audiences, subject_required: false };
-        let verified = verify_for(token, &keys, &expected, now_unix).inspect_err(|reason| {
+        let Rule { rule, expected, keys: source } = &self.rules[index];
+        let keys = source.current(now_unix).ok_or(Reason::KeysUnavailable)?;
+        let verified = verify(token, &keys, expected, now_unix).inspect_err(|reason| {
             if let (Reason::UnknownKey, Keys::Remote(remote)) = (reason, source) {
                 remote.hurry();
             }
         })?;
-        let expires = verified.expires_unix.saturating_add(LEEWAY_SECONDS);
-        let principal = RequestPrincipal::of(split(&verified.claims, &rule.space_delimited_claims), expires);
+        let principal = RequestPrincipal::of(split(&verified.claims, &rule.space_delimited_claims), verified.ends_unix);
         let headers = headers(rule, token, &verified.claims);
         Ok(Accepted { rule: index, keys, verified, principal, headers })
     }
@@ -191,56 +179,6 @@ fn problem(rule: &JwtRule, message: &str) -> Problem {
         document: format!("RequestAuthentication {}", rule.policy),
         path: format!("spec.jwtRules[{}].jwks", rule.index),
         message: message.into(),
-    }
-}
-
-/// The token at a place, if there is exactly one.
-fn take<'a>(head: &'a Head, location: &Location) -> Result<Option<&'a str>, Reason> {
-    match location {
-        Location::Bearer => credential::bearer(&head.headers),
-        Location::Header(name, prefix) => {
-            let lines = head.headers.get_all(name).iter();
-            let tokens = lines.filter_map(|line| Some(line.to_str().ok()?.strip_prefix(prefix.as_str())?.trim()));
-            only(tokens)
-        }
-        Location::Parameter(name) => only(parameters(head).filter(|(key, _)| key == name).map(|(_, value)| value)),
-        Location::Cookie(name) => {
-            let lines = head.headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-            let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-            only(pairs.filter(|(key, _)| key == name).map(|(_, value)| value))
-        }
-    }
-}
-
-fn only<'a>(mut tokens: impl Iterator<Item = &'a str>) -> Result<Option<&'a str>, Reason> {
-    let Some(token) = tokens.next() else { return Ok(None) };
-    match (tokens.next(), token) {
-        (Some(_), _) => Err(Reason::Ambiguous),
-        (None, "") => Err(Reason::Malformed),
-        (None, token) => Ok(Some(token)),
-    }
-}
-
-fn parameters(head: &Head) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = head.query.as_deref().unwrap_or_default().split('&');
-    pairs.filter_map(|pair| pair.split_once('='))
-}
-
-/// Only to know which rule to ask: nothing is believed yet.
-fn unverified_issuer(token: &str) -> Result<String, Reason> {
-    #[derive(serde::Deserialize)]
-    struct Claims {
-        iss: String,
-    }
-    if token.len() > credential::CREDENTIAL_BYTES_MAX {
-        return Err(Reason::Malformed);
-    }
-    let payload = token.split('.').nth(1).ok_or(Reason::Malformed)?;
-    let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Reason::Malformed)?;
-    let claims: Value = serde_json::from_slice(&bytes).map_err(|_| Reason::Malformed)?;
-    match serde_json::from_value::<Claims>(claims) {
-        Ok(Claims { iss }) => Ok(iss),
-        Err(_) => Err(Reason::Issuer),
     }
 }
 
@@ -298,13 +236,18 @@ impl Authenticated {
 
     /// Does the edits.
     pub fn apply(&self, head: &mut Head) {
-        for edit in self.edits() {
-            match edit {
-                Edit::Strip(name) => drop(head.headers.remove(name)),
-                Edit::Set(name, value) => drop(head.headers.insert(name, value)),
-                Edit::StripParameter(name) => strip_parameter(head, &name),
-                Edit::StripCookie(name) => strip_cookie(head, &name),
-            }
+        apply(&self.edits(), head);
+    }
+}
+
+/// Does edits to the head that stages after this one see.
+pub fn apply(edits: &[Edit], head: &mut Head) {
+    for edit in edits {
+        match edit {
+            Edit::Strip(name) => drop(head.headers.remove(name)),
+            Edit::Set(name, value) => drop(head.headers.insert(name, value.clone())),
+            Edit::StripParameter(name) => strip_parameter(head, name),
+            Edit::StripCookie(name) => strip_cookie(head, name),
         }
     }
 }

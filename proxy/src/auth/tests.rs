@@ -2,11 +2,13 @@
 
 use super::issuer::{Issuer, Token};
 use super::*;
-use crate::config::{Jwt, Method as Config};
+use crate::config::Jwt;
+use crate::config::auth::{Keys, Method as Config};
 use crate::files::write_private;
 use crate::message::Head;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -22,7 +24,8 @@ struct Setting {
 }
 
 fn jwt(directory: &tempfile::TempDir) -> Config {
-    Config::Jwt(Jwt { issuer: ISSUER.into(), audience: AUDIENCE.into(), jwks_file: directory.path().join("jwks.json") })
+    let keys = Keys::File(directory.path().join("jwks.json"));
+    Config::Jwt(Jwt::new(keys, Some(ISSUER.into()), vec![AUDIENCE.into()]))
 }
 
 fn setting(more: &[Config]) -> Setting {
@@ -81,6 +84,20 @@ fn es256(issuer: &Issuer, claims: &Value) -> String {
     token(issuer, &header, claims.to_string().as_bytes())
 }
 
+/// None of the methods here waits for anything.
+fn identified(authenticator: &Authenticator, head: &Head, peer: &Peer, now_unix: u64) -> Result<Identity, Error> {
+    let request = Request {
+        head,
+        peer,
+        host: "model.test",
+        destination: "10.0.0.1:8443".parse().unwrap(),
+        now_unix,
+        extra: None,
+    };
+    let known = authenticator.identify(request).now_or_never().expect("nothing to wait for");
+    known.map(|caller| caller.identity().clone()).map_err(|refusal| refusal.into_error())
+}
+
 fn label(result: Result<Identity, Error>) -> &'static str {
     match result {
         Ok(_) => "accepted",
@@ -92,8 +109,15 @@ fn label(result: Result<Identity, Error>) -> &'static str {
 
 impl Setting {
     fn ask(&self, token: &str, now_unix: u64) -> &'static str {
-        label(self.authenticator.identify(&head(&[&format!("Bearer {token}")]), &peer(), now_unix))
+        label(identified(&self.authenticator, &head(&[&format!("Bearer {token}")]), &peer(), now_unix))
     }
+}
+
+fn authorized(authenticator: &Authenticator, head: &Head) -> Authorized {
+    let (peer, destination) = (peer(), "10.0.0.1:8443".parse().unwrap());
+    let request = Request { head, peer: &peer, host: "model.test", destination, now_unix: NOW, extra: None };
+    let work = async { authenticator.authorize(authenticator.identify(request).await.ok()?, NOW).await.ok() };
+    work.now_or_never().expect("nothing to wait for").expect("whom a method knows may go on")
 }
 
 #[test]
@@ -101,11 +125,11 @@ fn who_is_a_good_token() {
     let setting = setting(&[]);
     let token = es256(&setting.issuer, &claims());
     for _ in 0..2 {
-        let identity = setting.authenticator.identify(&head(&[&format!("bearer {token}")]), &peer(), NOW).unwrap();
+        let identity = identified(&setting.authenticator, &head(&[&format!("bearer {token}")]), &peer(), NOW).unwrap();
         assert_eq!((identity.subject.as_str(), identity.issuer.as_str(), identity.method), ("ada", ISSUER, "jwt"));
         assert_eq!(identity.claims["role"], "reader");
-        assert_eq!(identity.expires_at_unix, Some(NOW + 60 + methods::jwt::LEEWAY_SECONDS));
-        let authorized = setting.authenticator.authorize(identity).unwrap();
+        assert_eq!(identity.expires_at_unix, Some(NOW + 60 + jwt::LEEWAY_SECONDS));
+        let authorized = authorized(&setting.authenticator, &head(&[&format!("bearer {token}")]));
         assert_eq!(authorized.identity().subject, "ada");
     }
 }
@@ -282,27 +306,27 @@ fn is_a_changed_key_set_noticed_and_a_broken_one_not() {
 #[test]
 fn who_enters_by_which_method() {
     let strict = setting(&[]);
-    assert_eq!(label(strict.authenticator.identify(&head(&[]), &peer(), NOW)), "missing");
-    assert_eq!(label(strict.authenticator.identify(&head(&["Basic YTpi"]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&strict.authenticator, &head(&[]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&strict.authenticator, &head(&["Basic YTpi"]), &peer(), NOW)), "missing");
     let good = format!("Bearer {}", es256(&strict.issuer, &claims()));
-    assert_eq!(label(strict.authenticator.identify(&head(&[&good, &good]), &peer(), NOW)), "ambiguous");
+    assert_eq!(label(identified(&strict.authenticator, &head(&[&good, &good]), &peer(), NOW)), "ambiguous");
 
     let open = setting(&[Config::Anonymous]);
-    let nobody = open.authenticator.identify(&head(&[]), &peer(), NOW).unwrap();
+    let nobody = identified(&open.authenticator, &head(&[]), &peer(), NOW).unwrap();
     assert_eq!((nobody.subject.as_str(), nobody.method), ("anonymous", "anonymous"));
     assert_eq!(open.ask("garbage", NOW), "malformed", "a bad credential is not forgiven");
 
     let free = Authenticator::from_config(&[Config::Anonymous]).unwrap();
-    assert_eq!(label(free.identify(&head(&["Bearer sk-nothing"]), &peer(), NOW)), "accepted");
+    assert_eq!(label(identified(&free, &head(&["Bearer sk-nothing"]), &peer(), NOW)), "accepted");
 
     let id = SpiffeId::parse("spiffe://td/ns/default/sa/client").unwrap();
     let tls = Peer { spiffe: Some(id.clone()), tls: true, ..peer() };
     let mesh = setting(&[Config::Mtls]);
-    let workload = mesh.authenticator.identify(&head(&[]), &tls, NOW).unwrap();
+    let workload = identified(&mesh.authenticator, &head(&[]), &tls, NOW).unwrap();
     assert_eq!((workload.subject.as_str(), workload.issuer.as_str(), workload.method), (id.as_str(), "td", "mtls"));
-    assert_eq!(label(mesh.authenticator.identify(&head(&[]), &peer(), NOW)), "missing");
+    assert_eq!(label(identified(&mesh.authenticator, &head(&[]), &peer(), NOW)), "missing");
     let both = format!("Bearer {}", es256(&mesh.issuer, &claims()));
-    let both = mesh.authenticator.identify(&head(&[&both]), &tls, NOW).unwrap();
+    let both = identified(&mesh.authenticator, &head(&[&both]), &tls, NOW).unwrap();
     assert_eq!((both.method, both.spiffe), ("jwt", Some(id)));
 }
 
@@ -313,7 +337,7 @@ fn what_a_wrong_setting_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let absent = problem(&[Config::Anonymous, jwt(&directory)]);
     assert!(absent.starts_with("auth.methods[1].jwt.jwks_file: ") && absent.contains("jwks.json"), "{absent}");
-    let empty = Config::Jwt(Jwt { issuer: ISSUER.into(), audience: String::new(), jwks_file: "x".into() });
+    let empty = Config::Jwt(Jwt::new(Keys::File("x".into()), Some(ISSUER.into()), vec![String::new()]));
     assert!(problem(&[empty]).starts_with("auth.methods[0].jwt.audience: "));
 }
 
@@ -333,7 +357,7 @@ fn are_the_issuers_own_tokens_accepted() {
         ttl_seconds: 60,
         claims: extra,
     });
-    let identity = setting.authenticator.identify(&head(&[&format!("Bearer {token}")]), &peer(), NOW).unwrap();
+    let identity = identified(&setting.authenticator, &head(&[&format!("Bearer {token}")]), &peer(), NOW).unwrap();
     assert_eq!((identity.subject.as_str(), &identity.claims["team"]), ("ada", &json!("blue")));
     assert!(Issuer::parse("garbage").is_err());
 }
@@ -344,7 +368,7 @@ proptest! {
         thread_local!(static SETTING: Setting = setting(&[]));
         let encoded: Vec<String> = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
         SETTING.with(|setting| {
-            let _ = setting.authenticator.identify(&head(&[&text]), &peer(), NOW);
+            let _ = identified(&setting.authenticator, &head(&[&text]), &peer(), NOW);
             prop_assert_ne!(setting.ask(&encoded.join("."), NOW), "accepted");
             Ok(())
         })?;

@@ -1,11 +1,14 @@
 //! The command line: one file for each subcommand.
 
+pub mod api_key;
+pub mod authorize;
 pub mod certs;
 pub mod check;
 pub mod drain;
 pub mod inject;
 mod model;
 pub mod proxy;
+pub mod rbac_proxy;
 pub mod redirect;
 mod state;
 pub mod token;

@@ -1,5 +1,6 @@
-//! `outrider token`: one more credential of the development issuer, on stdout.
+//! `outrider token`: one more credential of the development issuer, on stdout; or an API key.
 
+use super::api_key;
 use super::certs::ttl;
 use super::state::State;
 use super::trust::{self, AUDIENCE, ISSUER};
@@ -12,7 +13,10 @@ use std::time::Duration;
 
 /// Prints a bearer credential signed by the issuer in the state directory.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub other: Option<Other>,
     /// Where `outrider up` keeps its state [default: $XDG_STATE_HOME/outrider]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -30,6 +34,13 @@ pub struct Args {
     pub claims: Vec<(String, Value)>,
 }
 
+/// Credentials that are no tokens.
+#[derive(Debug, clap::Subcommand)]
+pub enum Other {
+    /// Make an API key, and the line by which a server knows it.
+    ApiKey(api_key::Args),
+}
+
 const REGISTERED: [&str; 5] = ["aud", "exp", "iat", "iss", "sub"];
 
 fn claim(text: &str) -> Result<(String, Value), String> {
@@ -40,11 +51,18 @@ fn claim(text: &str) -> Result<(String, Value), String> {
     if REGISTERED.contains(&name) {
         return Err(format!("`{name}` follows from --subject, --audience and --ttl"));
     }
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()));
-    Ok((name.into(), value))
+    Ok((name.into(), self::value(value)))
+}
+
+/// JSON, or else text.
+pub(super) fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.into()))
 }
 
 pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    if let Some(Other::ApiKey(args)) = args.other {
+        return api_key::run(args);
+    }
     let state = State::open_existing(State::place(args.state_dir.as_deref())?)?;
     if args.subject.is_empty() || args.audience.is_empty() {
         return Err("--subject and --audience must not be empty: such a token would be refused".into());

@@ -5,7 +5,7 @@
 use super::state::{State, StateError};
 use crate::auth::issuer::{Issuer, IssuerError, Token};
 use crate::auth::jwks::KeySet;
-use crate::auth::methods::jwt;
+use crate::auth::jwt::{self, Expected};
 use crate::config;
 use crate::tls::pem::{SourceError, certificates};
 use crate::tls::sources::files::Files;
@@ -116,7 +116,7 @@ fn is_fresh(state: &State, name: &str, wish: &Wish, now: u64) -> Result<bool, Tr
     let files = Files {
         certificate: state.file(&format!("{name}.pem")),
         key: state.file(&format!("{name}.key")),
-        trust_bundle: state.file("ca.pem"),
+        trust_bundle: Some(state.file("ca.pem")),
         trust_domain: TRUST_DOMAIN.into(),
         trust: config::TrustFiles::default(),
     };
@@ -171,7 +171,7 @@ pub fn issuer(state: &State) -> Result<Issuer, TrustError> {
 /// `token`, unless the one there will still be good tomorrow.
 fn token(state: &State, issuer: &Issuer, now_unix: u64) -> Result<(), TrustError> {
     let (keys, _) = KeySet::parse(issuer.jwks().as_bytes()).expect("the issuer's own key set can be read");
-    let expected = config::Jwt { issuer: ISSUER.into(), audience: AUDIENCE.into(), jwks_file: state.file("jwks.json") };
+    let expected = Expected { issuer: Some(ISSUER.into()), audiences: vec![AUDIENCE.into()], ..Expected::default() };
     let held = fs::read_to_string(state.file("token")).unwrap_or_default();
     if jwt::verify(held.trim(), &keys, &expected, now_unix + DAY).is_ok() {
         return Ok(());

@@ -13,7 +13,7 @@ fn seconds(duration: Duration) -> f64 {
 impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
-        let methods: Vec<Value> = self.auth.methods.iter().map(method).collect();
+        let methods: Vec<Value> = self.auth.methods.iter().map(Method::dump).collect();
         let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
@@ -24,7 +24,7 @@ impl Config {
                 "detect_timeout_seconds": seconds(self.interception.detect_timeout),
             },
             "tls": self.tls.dump(),
-            "auth": {"methods": methods},
+            "auth": {"methods": methods, "authconfig": self.auth.authconfig.as_ref().map(|it| it.dump())},
             "policy": self.policy.as_ref().map(|policy| json!({
                 "folder": policy.folder,
                 "namespace": policy.namespace,
@@ -58,10 +58,13 @@ impl Config {
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
                 "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
+            "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
             "probes": self.probes.dump(),
+            "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
+            "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
         })
     }
 }
@@ -96,14 +99,4 @@ fn forward(forward: &Forward) -> Value {
         "response_timeout_seconds": forward.response_timeout.map(seconds),
         "start_timeout_seconds": seconds(forward.start_timeout),
     })
-}
-
-fn method(method: &Method) -> Value {
-    match method {
-        Method::Jwt(jwt) => {
-            json!({"jwt": {"issuer": jwt.issuer, "audience": jwt.audience, "jwks_file": jwt.jwks_file}})
-        }
-        Method::Anonymous => json!({"anonymous": {}}),
-        Method::Mtls => json!({"mtls": {}}),
-    }
 }

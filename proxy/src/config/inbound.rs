@@ -243,8 +243,12 @@ pub(super) fn xfcc(text: Option<&str>, p: &mut Problems) -> Xfcc {
 }
 
 pub(super) fn mode(path: &str, text: &str, p: &mut Problems) -> TlsMode {
-    const MODES: &[(&str, TlsMode)] =
-        &[("permissive", TlsMode::Permissive), ("strict", TlsMode::Strict), ("disable", TlsMode::Disable)];
+    const MODES: &[(&str, TlsMode)] = &[
+        ("permissive", TlsMode::Permissive),
+        ("strict", TlsMode::Strict),
+        ("simple", TlsMode::Simple),
+        ("disable", TlsMode::Disable),
+    ];
     named(MODES, text).unwrap_or_else(|words| {
         p.add(path, words);
         TlsMode::Disable

@@ -3,18 +3,25 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod auth;
+pub mod authconfig;
 mod dump;
 pub mod inbound;
+pub mod kubernetes;
 pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod rate_limits;
 mod raw;
+pub mod served;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
+pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
@@ -37,12 +44,17 @@ pub struct Config {
     pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
+    pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,
     pub probes: Probes,
+    /// Where `/healthz` is served with our certificate, for kubelets that ask over HTTPS.
+    pub healthz: Option<SocketAddr>,
     /// `None`: this sidecar only lets in.
     pub outbound: Option<outbound::Outbound>,
+    /// `None`: no gateway is answered.
+    pub served: Option<served::Served>,
 }
 
 /// Who answers.
@@ -52,31 +64,6 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Auth {
-    /// Tried in order; at least one.
-    pub methods: Vec<Method>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Method {
-    Jwt(Jwt),
-    /// Everybody, without a credential.
-    Anonymous,
-    /// Whoever shows a client certificate of the trust domain.
-    Mtls,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Jwt {
-    /// What `iss` must be.
-    pub issuer: String,
-    /// What `aud` must be or contain.
-    pub audience: String,
-    /// A JSON Web Key Set (RFC 7517 §5).
-    pub jwks_file: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +138,14 @@ impl Config {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
             Behind::Forward(_) => None,
+        }
+    }
+
+    /// The foreign server behind, if one is.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.behind {
+            Behind::Forward(forward) => Some(forward),
+            Behind::Worker(_) => None,
         }
     }
 

@@ -2,12 +2,16 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
+use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::rate_limits::RawRateLimits;
+use super::served::RawServed;
 use super::tls::RawTls;
-use super::{Auth, Behind, Config, Destination, Drain, Forward, Jwt, Limits, Method, Queue, Worker};
+use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +30,8 @@ pub struct Raw {
     interception: RawInterception,
     tls: RawTls,
     auth: RawAuth,
+    #[serde(default)]
+    kubernetes: RawKubernetes,
     policy: Option<RawPolicy>,
     xfcc: Option<String>,
     worker: Option<RawWorker>,
@@ -35,38 +41,16 @@ pub struct Raw {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
+    rate_limits: RawRateLimits,
+    #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
     #[serde(default)]
     probes: RawProbes,
+    healthz: Option<String>,
     outbound: Option<RawOutbound>,
+    ext_authz_server: Option<RawServed>,
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAuth {
-    methods: Vec<RawMethod>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMethod {
-    jwt: Option<RawJwt>,
-    anonymous: Option<Nothing>,
-    mtls: Option<Nothing>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawJwt {
-    issuer: String,
-    audience: String,
-    jwks_file: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,7 +95,7 @@ struct RawDrain {
 
 /// What is wrong, each with its path in the file.
 #[derive(Default)]
-pub(super) struct Problems(Vec<String>);
+pub(super) struct Problems(pub(super) Vec<String>);
 
 impl Problems {
     pub(super) fn add(&mut self, path: &str, words: impl std::fmt::Display) {
@@ -131,6 +115,18 @@ impl Problems {
             Err(words) => self.add(path, words),
         }
         default
+    }
+
+    /// A duration that may be nothing at all.
+    pub(super) fn duration_or_none(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
+        match given.as_ref().map(Quantity::duration) {
+            None => default,
+            Some(Ok(duration)) => duration,
+            Some(Err(words)) => {
+                self.add(path, words);
+                default
+            }
+        }
     }
 
     pub(super) fn optional(
@@ -182,6 +178,7 @@ impl Raw {
         let mut problems = Problems::default();
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kubernetes = self.kubernetes.validate(base, p);
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -189,44 +186,55 @@ impl Raw {
             threads: p.count("threads", self.threads, cores),
             interception: self.interception.validate(p),
             tls: self.tls.validate(base, p),
-            auth: self.auth.validate(base, p),
+            auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
+            healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
+            served: self.ext_authz_server.map(|served| served.validate(p)),
         };
-        if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
-            p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
-        }
-        let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
-        if original && !config.interception.inbound {
-            p.add(
-                "forward.to",
-                "`original` needs interception.inbound: only a redirect tells where a caller was going",
-            );
-        }
-        if config.listen == config.admin && config.listen.port() != 0 {
-            p.add("admin", "must not be the address of `listen`");
-        }
-        if config.queue.bytes_max < config.limits.body_bytes_max {
-            p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
-        }
-        if let Some(outbound) = &config.outbound {
-            let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
-            if config.tls.source.is_none() && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
-                p.add("outbound.clusters", "`mode: mutual` needs an identity; name a source of one under `tls`");
-            }
-            let taken = [config.listen, config.admin].contains(&outbound.listen);
-            if taken && outbound.listen.port() != 0 {
-                p.add("outbound.listen", "must be an address of its own");
-            }
-        }
+        contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+    }
+}
+
+/// What two sections say that cannot both be.
+fn contradictions(config: &Config, p: &mut Problems) {
+    if let Some(served) = &config.served {
+        served.check_identity(config.tls.source.is_some(), p);
+    }
+    if !config.tls.any() && config.auth.methods.contains(&Method::Mtls) {
+        p.add("auth.methods", "mtls needs client certificates, and tls.mode is `disable`");
+    }
+    let original = matches!(&config.behind, Behind::Forward(Forward { to: Destination::Original(_), .. }));
+    if original && !config.interception.inbound {
+        p.add("forward.to", "`original` needs interception.inbound: only a redirect tells where a caller was going");
+    }
+    if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+        p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
+    }
+    if config.listen == config.admin && config.listen.port() != 0 {
+        p.add("admin", "must not be the address of `listen`");
+    }
+    if config.queue.bytes_max < config.limits.body_bytes_max {
+        p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
+    }
+    if let Some(outbound) = &config.outbound {
+        let mutual = |tls: &Origination| matches!(tls, Origination::Mutual { .. });
+        if config.tls.source.is_none() && outbound.clusters.iter().any(|cluster| mutual(&cluster.tls)) {
+            p.add("outbound.clusters", "`mode: mutual` needs an identity; name a source of one under `tls`");
+        }
+        let taken = [config.listen, config.admin].contains(&outbound.listen);
+        if taken && outbound.listen.port() != 0 {
+            p.add("outbound.listen", "must be an address of its own");
+        }
     }
 }
 
@@ -238,33 +246,6 @@ fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p
             p.add("worker", "exactly one of `worker` and `forward` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
         }
-    }
-}
-
-impl RawAuth {
-    fn validate(self, base: &Path, p: &mut Problems) -> Auth {
-        if self.methods.is_empty() {
-            p.add("auth.methods", "must name at least one; `[{anonymous: {}}]` lets everybody in");
-        }
-        let mut methods = Vec::new();
-        for (at, method) in self.methods.into_iter().enumerate() {
-            let path = format!("auth.methods[{at}]");
-            match (method.jwt, method.anonymous, method.mtls) {
-                (Some(jwt), None, None) => {
-                    for (name, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
-                        if value.is_empty() {
-                            p.add(&format!("{path}.jwt.{name}"), "must not be empty");
-                        }
-                    }
-                    let jwks_file = base.join(jwt.jwks_file);
-                    methods.push(Method::Jwt(Jwt { issuer: jwt.issuer, audience: jwt.audience, jwks_file }));
-                }
-                (None, Some(Nothing {}), None) => methods.push(Method::Anonymous),
-                (None, None, Some(Nothing {})) => methods.push(Method::Mtls),
-                _ => p.add(&path, "must be exactly one of jwt, anonymous, mtls"),
-            }
-        }
-        Auth { methods }
     }
 }
 

@@ -95,6 +95,70 @@ fn who_answers() {
 }
 
 #[test]
+fn how_are_tokens_reviewed() {
+    let of = |review: &str| {
+        let text = format!(
+            "kubernetes: {{server: 'https://127.0.0.1:6443', authorities: ca.pem, token_file: token}}\n{SMALL}"
+        );
+        parse(&text.replace("anonymous: {}", &format!("token_review: {review}")))
+    };
+    let config = of("{audiences: [a], allow_ttl: 1m, deny_ttl: 500ms, questions_per_second: 7}").unwrap();
+    let [Method::TokenReview(review)] = &config.auth.methods[..] else { panic!("another method") };
+    assert_eq!(review.kubernetes.token_file, Some("/etc/outrider/token".into()));
+    let limits = &review.limits;
+    // What is shorter than a second would be nothing.
+    assert_eq!((limits.good_seconds, limits.bad_seconds, limits.asked_per_second), (60, 1, 7));
+    let shown = &config.dump()["auth"]["methods"][0]["token_review"];
+    assert_eq!(
+        (&shown["audiences"][0], &shown["kubernetes"]["server"]),
+        (&"a".into(), &"https://127.0.0.1:6443".into())
+    );
+    for (review, audiences) in [("{}", "host"), ("{audiences: []}", "server")] {
+        assert_eq!(of(review).unwrap().dump()["auth"]["methods"][0]["token_review"]["audiences"], audiences);
+    }
+    for bad in ["{audiences: ['']}", "{allow_ttl: 0s}", "{questions_max: 0}"] {
+        assert!(of(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn who_need_not_say_whom_to_believe() {
+    let of = |tls: &str| parse(&SMALL.replace("{mode: disable}", tls));
+    let simple = of("{mode: simple, trust_domain: td, certificate: c, key: k}").unwrap();
+    let Some(IdentitySource::Files(files)) = &simple.tls.source else { panic!("another source") };
+    assert_eq!(files.trust_bundle, None);
+    for bad in [
+        "{mode: permissive, trust_domain: td, certificate: c, key: k}",
+        "{mode: simple, trust_domain: td, certificate: c, key: k, ports: {1: strict}}",
+    ] {
+        assert!(of(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn is_the_example_of_limits_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("# rate_limits:").unwrap();
+    let lines = text[at..].lines().map_while(|line| line.strip_prefix("# "));
+    let section: String = lines.map(|line| line.to_owned() + "\n").collect();
+    let limits = parse(&format!("{SMALL}\n{section}")).unwrap().rate_limits;
+    assert_eq!(limits.limits.iter().map(|limit| &*limit.name).collect::<Vec<_>>(), ["calls", "words"]);
+    let small =
+        format!("{SMALL}\nrate_limits: {{service: {{protocol: envoy, address: 'a:1', domain: d, descriptors: [");
+    let small = parse(&(small + "{entries: [{key: a, from: path}]}]}}")).unwrap().rate_limits;
+    let (service, plain) = (limits.service.unwrap(), small.service.unwrap());
+    assert_eq!((limits.headers, limits.keys_max), (small.headers, small.keys_max));
+    assert_eq!((service.timeout, service.fail_open), (plain.timeout, plain.fail_open));
+    // A foreign server's requests are not read.
+    let foreign = SMALL.replace("worker: {socket: worker.sock, models: [smollm2]}", "forward: {to: 127.0.0.1:8000}");
+    let Err(Error::Contradictions { problems, .. }) = parse(&format!("{foreign}\n{section}")) else {
+        panic!("accepted")
+    };
+    assert!(problems[0].starts_with("rate_limits.limits[0].when.model: "), "{problems:?}");
+}
+
+#[test]
 fn is_the_example_of_a_way_out_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/proxy.yaml");
     let text = std::fs::read_to_string(&path).unwrap();

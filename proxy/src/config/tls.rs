@@ -30,6 +30,8 @@ pub enum TlsMode {
     Permissive,
     /// TLS with a client certificate of a trusted domain, and nothing else.
     Strict,
+    /// TLS, and nobody is asked for a certificate.
+    Simple,
     /// Plaintext only.
     Disable,
 }
@@ -49,8 +51,8 @@ pub struct TlsFiles {
     /// Our chain, leaf first.
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// The authorities of our trust domain.
-    pub trust_bundle: PathBuf,
+    /// The authorities of our trust domain; without, no client certificate is believed.
+    pub trust_bundle: Option<PathBuf>,
 }
 
 /// Trust beside the bundle of our own domain.
@@ -204,7 +206,13 @@ impl RawTls {
                 };
                 let certificate = file("tls.certificate", self.certificate);
                 let key = file("tls.key", self.key);
-                let trust_bundle = file("tls.trust_bundle", self.trust_bundle);
+                // Who asks nobody for a certificate need not know whom to believe.
+                let asks = mode != TlsMode::Simple
+                    || ports.values().any(|mode| !matches!(mode, TlsMode::Simple | TlsMode::Disable));
+                let trust_bundle = match self.trust_bundle {
+                    None if !asks => None,
+                    given => Some(file("tls.trust_bundle", given)),
+                };
                 Some(IdentitySource::Files(TlsFiles { certificate, key, trust_bundle }))
             }
         };
@@ -317,6 +325,7 @@ impl TlsMode {
         match self {
             TlsMode::Permissive => "permissive",
             TlsMode::Strict => "strict",
+            TlsMode::Simple => "simple",
             TlsMode::Disable => "disable",
         }
     }

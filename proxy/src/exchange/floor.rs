@@ -1,10 +1,14 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod limit;
 
+use super::{Meter, Rights, limiter};
 use crate::accept::Busy;
-use crate::auth::Identity;
 use crate::auth::methods::anonymous;
+use crate::auth::pipeline::Refusal;
+use crate::auth::revocations::{Watch, Whose};
+use crate::auth::{self, Authorized, Caller};
 use crate::config::Forward;
 use crate::dialects::{Answer, Dialect, Event};
 use crate::downstream::{Downstream, is_grpc, neutral_refusal};
@@ -12,16 +16,13 @@ use crate::error::{Error, Verdict};
 use crate::forward::{Handover, Passage};
 use crate::message::{Head, Part};
 use crate::policy::{Attributes, Policies, RequestPrincipal};
-use crate::record::{Journal, Record, draw_id, unix_now};
-use crate::tls::Peer;
+use crate::record::{Journal, Record, draw_id};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use outrider_protos::worker::v1::generate_event::Event as Generated;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// Who puts a refusal into words: the more is known of the request, the better.
 pub enum Voice {
@@ -36,8 +37,10 @@ pub struct Floor<'a> {
     head: Head,
     sane: Option<Error>,
     voice: Voice,
-    expires: Option<Instant>,
+    rights: Rights,
     cut: watch::Receiver<bool>,
+    /// What it costs its caller.
+    pub meter: Meter,
     pub record: Record,
 }
 
@@ -52,7 +55,16 @@ impl<'a> Floor<'a> {
         let (head, sane) = caller.head(drawn, record.unix_seconds());
         record.method = head.method.as_str().chars().take(32).collect();
         record.path = head.path.chars().take(256).collect();
-        Floor { caller, head, sane: sane.err(), voice: Voice::Neutral, expires: None, cut, record }
+        Floor {
+            caller,
+            head,
+            sane: sane.err(),
+            voice: Voice::Neutral,
+            rights: Rights::default(),
+            cut,
+            meter: Meter::default(),
+            record,
+        }
     }
 
     /// The head, for the stages; as much of it as refusals look at stays here.
@@ -62,8 +74,17 @@ impl<'a> Floor<'a> {
         self.sane.take().map_or(Ok(head), Err)
     }
 
-    pub fn peer(&self) -> &Peer {
-        &self.caller.facts().peer
+    /// As methods and rules see it.
+    pub fn request<'h>(&'h self, head: &'h Head) -> auth::Request<'h> {
+        let facts = self.caller.facts();
+        auth::Request {
+            head,
+            peer: &facts.peer,
+            host: self.caller.authority(),
+            destination: facts.target.address,
+            now_unix: self.record.unix_seconds(),
+            extra: None,
+        }
     }
 
     pub fn busy(&self) -> &Busy {
@@ -92,35 +113,43 @@ impl<'a> Floor<'a> {
 
     /// Leaves the rest to a foreign server.
     pub fn hand_over(self, passage: Passage, config: &Forward) -> Handover {
-        Handover::new(passage, config, self.record, self.expires, self.caller.into_busy())
+        Handover::new(passage, config, self.record, self.rights, self.caller.into_busy())
     }
 
     pub fn speaks(&mut self, voice: Voice) {
         self.voice = voice;
     }
 
+    /// From now on the exchange hears of revocations.
+    pub fn listens(&mut self, watch: Watch) {
+        self.rights.listen(watch);
+    }
+
     /// Who calls, by one of the methods.
-    pub fn knows(&mut self, identity: &Identity) {
+    pub fn knows(&mut self, caller: &mut Caller) {
+        let identity = caller.identity();
         if self.record.subject.is_none() || identity.method != anonymous::NAME {
             self.record.subject = Some(identity.subject.clone());
         }
-        self.expires_at(identity.expires_at_unix);
+        self.rights.end_at(identity.expires_at_unix);
+        self.rights.of(caller.whose());
+    }
+
+    /// What was decided is on the record; what was refused becomes an error.
+    pub fn decided(&mut self, decision: Result<Authorized, Box<Refusal>>) -> Result<Authorized, Error> {
+        let audit = decision.as_ref().map_or_else(|refusal| &refusal.audit, Authorized::audit);
+        self.record.decided(audit.clone());
+        decision.map_err(|refusal| refusal.into_error())
     }
 
     /// Who calls, by a token that a policy asks for.
     pub fn knows_token(&mut self, principal: Option<&RequestPrincipal>) {
         if let Some(principal) = principal {
             self.record.subject = Some(principal.subject.clone());
-            self.expires_at(Some(principal.expires_at_unix));
+            self.rights.end_at(Some(principal.expires_at_unix));
+            let (subject, issuer) = (principal.subject.clone(), principal.issuer.clone());
+            self.rights.of(Whose { subject, issuer, credential: None });
         }
-    }
-
-    /// The caller's rights end then, if no others end before; the exchange must not outlive them.
-    fn expires_at(&mut self, unix_seconds: Option<u64>) {
-        let left = |at: u64| Duration::from_secs(at).saturating_sub(unix_now());
-        // `checked_add`: a credential may claim to be good for ever.
-        let end = unix_seconds.and_then(|at| Instant::now().checked_add(left(at)));
-        self.expires = [self.expires, end].into_iter().flatten().min();
     }
 
     pub async fn body(&mut self) -> Result<Bytes, Error> {
@@ -131,12 +160,6 @@ impl<'a> Floor<'a> {
 
     /// Does `work`, unless the caller leaves first, its rights end, or the server does.
     pub async fn unless_over<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let expired = async {
-            match self.expires {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let busy = self.caller.busy().facts().clone();
         let cut = async {
             if self.cut.wait_for(|cut| *cut).await.is_err() {
@@ -147,7 +170,7 @@ impl<'a> Floor<'a> {
             biased;
             () = cut => Err(Error::Draining),
             () = busy.overstayed() => Err(Error::Draining),
-            () = expired => Err(Error::CredentialRefused { reason: "expired" }),
+            ended = self.rights.ended() => Err(ended),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
         }
@@ -163,15 +186,19 @@ impl<'a> Floor<'a> {
         let Voice::Answer(answer) = &mut self.voice else { unreachable!("parse gave the answer its voice") };
         let parts = answer.on(event)?;
         self.record.usage = answer.usage();
-        self.send(parts).await
+        self.send(parts).await?;
+        self.metered()
     }
 
-    async fn send(&mut self, parts: Vec<Part>) -> Result<(), Error> {
+    async fn send(&mut self, mut parts: Vec<Part>) -> Result<(), Error> {
         let mut bytes = 0;
         let mut status = None;
-        for part in &parts {
+        for part in &mut parts {
             match part {
-                Part::Head { status: code, .. } => status = Some(code.as_u16()),
+                Part::Head { status: code, headers } => {
+                    status = Some(code.as_u16());
+                    self.meter.explain(headers);
+                }
                 Part::Body(body) => bytes += body.len(),
                 Part::End(_) => {}
             }
@@ -201,6 +228,7 @@ impl<'a> Floor<'a> {
             for part in &mut parts {
                 if let Part::Head { headers, .. } = part {
                     explain(headers, &verdict);
+                    error.explain(headers);
                 }
             }
             if self.send(parts).await.is_ok() {
@@ -251,6 +279,7 @@ pub fn explain(headers: &mut HeaderMap, verdict: &Verdict) {
         // Whole seconds, rounded up (RFC 9110 §10.2.3): a client told 0 would come back at once.
         headers.insert("retry-after", HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
     }
+    limiter::tell(headers, verdict.quota.as_slice());
     match verdict.label {
         "credential_missing" => {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer realm=\"outrider\""));

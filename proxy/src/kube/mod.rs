@@ -5,6 +5,7 @@
 //! downward API, so that a webhook, which can make no second object, does the same as the command line; that a changed
 //! configuration is a changed pod template, which rolls out; and that nothing is left behind by [`uninject`].
 
+pub mod client;
 mod config;
 mod documents;
 mod knobs;

@@ -3,6 +3,7 @@
 //! Never verifies anything: `auth::request` does.
 
 use super::document::Node;
+use crate::auth::credential::Location;
 use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,17 +44,6 @@ pub enum KeySource {
     Uri(String),
     /// An issuer whose OpenID configuration says where.
     Discovery(String),
-}
-
-/// A place for a token.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Location {
-    /// `Authorization: Bearer`
-    Bearer,
-    /// What follows the prefix in this header.
-    Header(HeaderName, String),
-    Parameter(String),
-    Cookie(String),
 }
 
 const FIELDS: [&str; 12] = [

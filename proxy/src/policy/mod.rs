@@ -21,7 +21,7 @@ pub mod watch;
 pub use attributes::{Attributes, ConnectionAttributes, RequestPrincipal};
 pub use decide::{Decision, Hit, Shadow, Verdict};
 pub use document::Problem;
-pub use jwt_rule::{JwtRule, KeySource, Location};
+pub use jwt_rule::{JwtRule, KeySource};
 pub use peer::PeerMode;
 pub use watch::{InForce, Watched};
 

@@ -1,207 +1,50 @@
 //! A folder of policies, reread whenever a file in it changes.
 //!
-//! Taken whole or not at all: one bad file leaves everything as it was, and says why in the log and in [`Watched`]. The
-//! folder's own links are followed, so a mounted ConfigMap, which swaps one link for all files, is seen too.
+//! Policies and the tokens they speak of change only together.
 
 use super::document::Problem;
 use super::{Policies, Workload};
 use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::request::RequestAuthenticator;
-use crate::files::{Stamp, read_bounded};
-use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use crate::watched::{self, File};
+use std::path::Path;
+use std::sync::Arc;
 
-/// Changes are known this late at most.
-pub const WATCH_PERIOD: Duration = Duration::from_secs(2);
-
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// A namespace has tens of policies; whoever names a wrong folder shall hear of it soon.
-const FILES_MAX: usize = 1024;
-
-/// What is in force: policies and the tokens they speak of change only together.
+/// What is in force.
 pub struct InForce {
     pub policies: Policies,
     pub requests: RequestAuthenticator,
 }
 
 /// A folder, and what was last good in it.
-pub struct Watched {
-    folder: PathBuf,
-    workload: Workload,
-    keys: Arc<RemoteKeys>,
-    in_force: ArcSwap<InForce>,
-    /// What the folder was like at the last look, good or bad.
-    known: Mutex<Stamps>,
-    problems: Mutex<Vec<Problem>>,
-    generation: AtomicU64,
-    reloads: AtomicU64,
-    failures: AtomicU64,
+pub type Watched = watched::Watched<InForce>;
+
+/// Reads the folder; an empty one means that there are no policies. Keys of issuers come from `keys`, which somebody
+/// must run.
+pub fn open(folder: &Path, workload: Workload, keys: Arc<RemoteKeys>) -> Result<Watched, Vec<Problem>> {
+    let load = move |files: &[Vec<File>]| load(files.first().map_or(&[], Vec::as_slice), &workload, &keys);
+    Watched::open(vec![folder.into()], "policies", Box::new(load))
 }
 
-/// By file name.
-type Stamps = BTreeMap<String, Option<Stamp>>;
-
-impl Watched {
-    /// Reads the folder; an empty one means that there are no policies. Keys of issuers come from `keys`, which
-    /// somebody must run.
-    pub fn open(folder: &Path, workload: Workload, keys: Arc<RemoteKeys>) -> Result<Watched, Vec<Problem>> {
-        let stamps = stamps(folder).map_err(|problem| vec![problem])?;
-        let in_force = load(folder, &stamps, &workload, &keys)?;
-        tell(&in_force, 1);
-        Ok(Watched {
-            folder: folder.into(),
-            workload,
-            keys,
-            in_force: ArcSwap::from_pointee(in_force),
-            known: Mutex::new(stamps),
-            problems: Mutex::default(),
-            generation: AtomicU64::new(1),
-            reloads: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        })
-    }
-
-    pub fn current(&self) -> Arc<InForce> {
-        self.in_force.load_full()
-    }
-
-    /// Looks every period, for ever. Start it on one runtime only.
-    pub async fn watch(self: Arc<Self>, period: Duration) {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let watched = self.clone();
-            // A slow disk must not hold up the connections of this thread.
-            let _ = tokio::task::spawn_blocking(move || watched.look()).await;
-        }
-    }
-
-    /// Rereads the folder if anything in it has changed since the last look.
-    pub fn look(&self) {
-        let mut known = lock(&self.known);
-        let loaded = match stamps(&self.folder) {
-            Ok(stamps) if stamps == *known => return,
-            Ok(before) => {
-                let loaded = load(&self.folder, &before, &self.workload, &self.keys);
-                // Changed while being read: files may be of two generations. The next look will find them at rest.
-                if stamps(&self.folder).is_ok_and(|after| after != before) {
-                    return;
-                }
-                *known = before;
-                loaded
-            }
-            // Not remembered as a state of the folder, so that its return is noticed; told once all the same.
-            Err(problem) if lock(&self.problems).first() == Some(&problem) => return,
-            Err(problem) => {
-                known.clear();
-                Err(vec![problem])
-            }
-        };
-        match loaded {
-            Ok(in_force) => {
-                self.reloads.fetch_add(1, Ordering::Relaxed);
-                tell(&in_force, self.generation.fetch_add(1, Ordering::Relaxed) + 1);
-                self.in_force.store(Arc::new(in_force));
-                lock(&self.problems).clear();
-            }
-            Err(problems) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                for problem in &problems {
-                    tracing::error!(%problem, "policies not reloaded; the old ones stay");
-                }
-                *lock(&self.problems) = problems;
-            }
-        }
-    }
-
-    /// Why the folder as it is now is not in force; empty if it is.
-    pub fn problems(&self) -> Vec<Problem> {
-        lock(&self.problems).clone()
-    }
-
-    /// Counts up from 1 with every folder that came into force.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
-    pub fn reloads(&self) -> u64 {
-        self.reloads.load(Ordering::Relaxed)
-    }
-
-    /// Changes that were not taken.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn tell(in_force: &InForce, generation: u64) {
-    let policies = &in_force.policies;
+fn load(files: &[File], workload: &Workload, keys: &RemoteKeys) -> Result<InForce, Vec<Problem>> {
+    let policies = Policies::parse(files, workload)?;
+    let requests = RequestAuthenticator::new(policies.jwt_rules(), keys)?;
     let (count, jwt_rules) = (policies.count(), policies.jwt_rules().len());
-    tracing::info!(generation, authorization_policies = count, jwt_rules, "policies in force");
+    tracing::info!(authorization_policies = count, jwt_rules, "policies read");
     for note in policies.notes() {
         tracing::info!(%note, "policy document");
     }
-}
-
-fn problem(folder: &Path, name: &str, message: String) -> Problem {
-    let file = folder.join(name).display().to_string();
-    Problem { file, document: String::new(), path: String::new(), message }
-}
-
-/// Every YAML file and what it is like. Hidden ones are an editor's, or the halves of a ConfigMap's swap.
-fn stamps(folder: &Path) -> Result<Stamps, Problem> {
-    let bad = |error: std::io::Error| problem(folder, "", format!("cannot be read: {error}"));
-    let mut stamps = Stamps::new();
-    for entry in std::fs::read_dir(folder).map_err(bad)? {
-        let name = entry.map_err(bad)?.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        if name.ends_with(".yaml") || name.ends_with(".yml") {
-            stamps.insert(name.to_owned(), Stamp::of(&folder.join(name)).ok());
-        }
-        if stamps.len() > FILES_MAX {
-            return Err(problem(
-                folder,
-                "",
-                format!("holds more than {FILES_MAX} YAML files; name a folder of policies"),
-            ));
-        }
-    }
-    Ok(stamps)
-}
-
-fn load(folder: &Path, stamps: &Stamps, workload: &Workload, keys: &RemoteKeys) -> Result<InForce, Vec<Problem>> {
-    let (mut files, mut problems) = (Vec::new(), Vec::new());
-    for name in stamps.keys() {
-        let bytes = read_bounded(&folder.join(name), FILE_BYTES_MAX).map_err(|error| error.to_string());
-        match bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())) {
-            Ok(text) => files.push((folder.join(name).display().to_string(), text)),
-            Err(message) => problems.push(problem(folder, name, message)),
-        }
-    }
-    let parsed = Policies::parse(&files, workload);
-    let (policies, more) = parsed.map_or_else(|more| (Policies::empty(), more), |policies| (policies, Vec::new()));
-    problems.extend(more);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let requests = RequestAuthenticator::new(policies.jwt_rules(), keys)?;
     Ok(InForce { policies, requests })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watched::FILE_BYTES_MAX;
+    use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: NAME}\n\
                         spec: {action: DENY, rules: [{}]}\n";
@@ -217,7 +60,7 @@ mod tests {
     }
 
     fn open(folder: &Path) -> Result<Watched, Vec<Problem>> {
-        Watched::open(folder, workload(), Arc::new(RemoteKeys::new(None)))
+        super::open(folder, workload(), Arc::new(RemoteKeys::new(None)))
     }
 
     fn deny(name: &str) -> String {

@@ -18,7 +18,7 @@ impl Object {
     }
 
     fn name(&mut self, name: &str) {
-        if self.0.len() > 1 {
+        if !self.0.ends_with('{') {
             self.0.push(',');
         }
         let _ = write!(self.0, "\"{name}\":");
@@ -30,6 +30,14 @@ impl Object {
             self.name(name);
             quote(&mut self.0, value);
         }
+    }
+
+    /// An object in the object.
+    pub fn object(&mut self, name: &str, write: impl FnOnce(&mut Object)) {
+        self.name(name);
+        self.0.push('{');
+        write(self);
+        self.0.push('}');
     }
 
     pub fn number(&mut self, name: &str, value: impl Into<u64>) {

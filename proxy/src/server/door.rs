@@ -1,12 +1,13 @@
-//! The one place where pingora's proxy is instantiated: a door that leads each request to the exchange, and carries
-//! those that the exchange hands over.
+//! The one place where pingora's proxy is instantiated: a door that leads each request to the exchange, and those that
+//! the exchange hands over to whoever carries them: `forward`, or pingora where the server speaks HTTP/2 or upgrades.
 //!
 //! Small on purpose: everything generic over it is compiled anew whenever it changes.
 
 use crate::config::Config;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, Outcome};
-use crate::forward::Handover;
+use crate::forward::{Handover, Pool};
+use crate::message::Part;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::apps::HttpServerOptions;
@@ -22,7 +23,11 @@ use std::time::Duration;
 
 pub type App = HttpProxy<Door>;
 
-pub struct Door(Arc<Exchange>);
+pub struct Door {
+    exchange: Arc<Exchange>,
+    /// Connections to a foreign server that speaks HTTP/1.1.
+    pool: Arc<Pool>,
+}
 
 /// Receive windows of one stream and of one connection. With h2's own 64 KiB for both, one stream whose body waits
 /// starves all others of the connection.
@@ -31,9 +36,10 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
 pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
+    let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
     // pingora speaks no TLS for us towards anybody, so it need not load the machine's authorities.
     let conf = ServerConf { threads: 1, ca_file: Some("/dev/null".into()), ..ServerConf::default() };
-    let mut app = HttpProxy::new(Door(exchange), Arc::new(conf));
+    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(unused_max) }, Arc::new(conf));
     app.handle_init_modules();
     let mut options = HttpServerOptions::default();
     // We have seen the preface ourselves; pingora's own look at it has no timeout.
@@ -56,6 +62,29 @@ fn handed(context: &mut Context) -> Result<&mut Handover> {
     context.as_deref_mut().ok_or_else(|| Error::new(ErrorType::InternalError))
 }
 
+impl Door {
+    /// Carries a request to its end; whether anything may follow on the connection is pingora's to say.
+    async fn carry(&self, session: &mut Session, mut handover: Box<Handover>) -> Result<bool> {
+        let limits = &self.exchange.limits;
+        let carried = handover.carry(session.as_downstream_mut(), &self.pool, limits.body_bytes_max).await;
+        let Err(error) = carried else { return Ok(true) };
+        let sent = session.response_written().is_some_and(|head| !head.status.is_informational());
+        if let Some(parts) = handover.refused(error, sent) {
+            self.refuse(session, parts, &handover.record.request_id).await;
+        }
+        Err(Error::new(ErrorType::ConnectionClosed).into_down())
+    }
+
+    async fn refuse(&self, session: &mut Session, parts: Vec<Part>, request_id: &str) {
+        let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
+        if let Some(mut caller) = caller
+            && caller.send(parts, request_id).await.is_ok()
+        {
+            caller.linger().await;
+        }
+    }
+}
+
 #[async_trait]
 impl ProxyHttp for Door {
     type CTX = Context;
@@ -68,12 +97,13 @@ impl ProxyHttp for Door {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let caller = Downstream::new(session.as_downstream_mut(), &self.0.limits);
+        let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
         let Some(caller) = caller else { return Err(Error::new(ErrorType::InternalError)) };
-        match self.0.serve(caller).await {
+        match self.exchange.serve(caller).await {
             Outcome::Answered { to_the_end: true } => Ok(true),
             // Dropping the session resets the stream or closes the connection: an end nobody takes for a clean one.
             Outcome::Answered { to_the_end: false } => Err(Error::new(ErrorType::ConnectionClosed).into_down()),
+            Outcome::HandedOver(handover) if handover.is_plain() => self.carry(session, handover).await,
             Outcome::HandedOver(handover) => {
                 *context = Some(handover);
                 Ok(false)
@@ -83,7 +113,9 @@ impl ProxyHttp for Door {
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let handover = handed(context)?;
-        handover.settle().await?;
+        if let Err(why) = handover.settle().await {
+            return Err(handover.stop(why));
+        }
         Ok(Box::new(handover.peer()?))
     }
 
@@ -107,7 +139,8 @@ impl ProxyHttp for Door {
         context: &mut Context,
     ) -> Result<()> {
         let bytes = body.as_ref().map_or(0, Bytes::len);
-        handed(context)?.taken(bytes, self.0.limits.body_bytes_max)
+        let handover = handed(context)?;
+        handover.taken(bytes, self.exchange.limits.body_bytes_max).map_err(|why| handover.stop(why))
     }
 
     async fn upstream_request_filter(
@@ -136,7 +169,8 @@ impl ProxyHttp for Door {
         _: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
-        handed(context)?.passes(body.as_ref().map_or(0, Bytes::len))?;
+        let handover = handed(context)?;
+        handover.passes(body).map_err(|why| handover.stop(why))?;
         Ok(None)
     }
 
@@ -144,12 +178,7 @@ impl ProxyHttp for Door {
         let sent = session.response_written().is_some();
         let refusal = context.as_deref_mut().and_then(|handover| Some((handover.failed(error, sent)?, handover)));
         if let Some((parts, handover)) = refusal {
-            let caller = Downstream::new(session.as_downstream_mut(), &self.0.limits);
-            if let Some(mut caller) = caller
-                && caller.send(parts, &handover.record.request_id).await.is_ok()
-            {
-                caller.linger().await;
-            }
+            self.refuse(session, parts, &handover.record.request_id).await;
         }
         FailToProxy { error_code: 0, can_reuse_downstream: false }
     }

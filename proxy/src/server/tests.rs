@@ -4,6 +4,8 @@ mod outside;
 mod toy;
 
 use super::*;
+use crate::metrics::Metrics;
+use crate::record::Lines;
 use crate::worker::fake::{Fake, Line, generated};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,6 +34,15 @@ limits: {body_bytes_max: 1KiB}
 ";
 
 fn start(yaml: &str, scripts: Vec<Vec<Line>>, target: Sleepy) -> Sidecar {
+    start_speaking(TOY, yaml, scripts, target)
+}
+
+fn start_speaking(
+    dialects: &'static [&'static dyn Dialect],
+    yaml: &str,
+    scripts: Vec<Vec<Line>>,
+    target: Sleepy,
+) -> Sidecar {
     let config = Config::parse(yaml, Path::new("/tmp"), Path::new("test.yaml")).unwrap();
     let fake = Arc::new(Fake::new(scripts));
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Kept(Mutex::default()) };
@@ -39,7 +50,7 @@ fn start(yaml: &str, scripts: Vec<Vec<Line>>, target: Sleepy) -> Sidecar {
         Behind::Worker(_) => Answers::Worker(fake.clone()),
         Behind::Forward(forward) => Answers::Foreign(forward.clone()),
     };
-    let parts = Parts { answers, target: Arc::new(target), dialects: TOY, journal };
+    let parts = Parts { answers, target: Arc::new(target), dialects, journal, by: None };
     let server = Server::open(config, parts).unwrap();
     let exchange = server.exchange.clone();
     let (stop, stopped) = mpsc::unbounded_channel();
@@ -343,5 +354,6 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
 mod custom;
 mod forward;
 mod h2c;
+mod limited;
 mod tls;
 mod way_out;

@@ -50,6 +50,12 @@ impl Trust {
         Ok(self)
     }
 
+    /// Knows the domain, and believes nobody of it: for a server that asks for no certificate.
+    pub fn with_nobody(mut self, trust_domain: &str) -> Trust {
+        self.bundles.insert(trust_domain.into(), Vec::new());
+        self
+    }
+
     /// Believes these lists, each only in what is said of certificates of the very key that signed it.
     ///
     /// With `required`, a certificate whose issuer has no list here is refused.

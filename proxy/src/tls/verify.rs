@@ -23,6 +23,8 @@ pub enum Mode {
     Strict,
     /// It goes on; but a certificate that is shown must verify all the same.
     Permissive,
+    /// It goes on, and nobody is asked for one.
+    Simple,
 }
 
 /// ring, and never the process default: which crates are linked must not decide what we verify with.
@@ -48,6 +50,10 @@ impl ClientCertVerifier for Hot {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // Nothing can be borrowed out of a snapshot that may be swapped; an empty list is legal (RFC 8446, 4.2.4).
         &[]
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.mode != Mode::Simple
     }
 
     fn client_auth_mandatory(&self) -> bool {

@@ -3,7 +3,7 @@
 //! Never measures the proxy's CPU: whoever started the proxy does.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -28,7 +28,7 @@ type Anyhow = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "outrider-load certs FOLDER
 outrider-load echo --listen ADDRESS|unix:PATH
-outrider-load drive --kind grpc|h1 --to ADDRESS --certs FOLDER --connections N --streams N --bytes N --seconds N
+outrider-load drive --kind grpc|h1 --to ADDRESS --certs FOLDER --connections N --streams N --bytes N --seconds N [--token FILE]
 outrider-load handshakes --to ADDRESS --certs FOLDER --parallel N --seconds N
 outrider-load idle --to ADDRESS --certs FOLDER --connections N";
 
@@ -72,6 +72,14 @@ impl Options {
 
     fn number(&self, name: &str) -> Result<u64, Anyhow> {
         Ok(self.text(name)?.parse()?)
+    }
+
+    /// What callers over gRPC show, if a file of it is named.
+    fn credential(&self) -> Result<Option<HeaderValue>, Anyhow> {
+        let Some(path) = self.0.get("token") else { return Ok(None) };
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", std::fs::read_to_string(path)?.trim()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
     }
 
     fn caller(&self, alpn: &str) -> Result<Caller, Anyhow> {
@@ -252,12 +260,14 @@ async fn drive(options: &Options) -> Result<(), Anyhow> {
     };
     let caller = options.caller(if grpc { "h2" } else { "http/1.1" })?;
     let duration = Duration::from_secs(options.number("seconds")?);
+    let credential = options.credential()?;
     if grpc {
         let mut callers = Vec::new();
         for _ in 0..connections {
             let (send, drive) = h2::client::handshake(caller.connect().await?).await?;
             tokio::task::spawn_local(drive);
-            callers.extend((0..streams).map(|_| unary_until(send.clone(), payload.clone(), duration)));
+            callers
+                .extend((0..streams).map(|_| unary_until(send.clone(), payload.clone(), credential.clone(), duration)));
         }
         return gather(callers).await;
     }
@@ -271,24 +281,30 @@ async fn drive(options: &Options) -> Result<(), Anyhow> {
 async fn unary_until(
     mut send: h2::client::SendRequest<Bytes>,
     payload: Bytes,
+    credential: Option<HeaderValue>,
     duration: Duration,
 ) -> Result<Tally, Anyhow> {
     // The 5 bytes before a gRPC message: not compressed, and its length.
     let message: Bytes = [&[0], &(payload.len() as u32).to_be_bytes()[..], &payload[..]].concat().into();
     let (start, mut tally) = (Instant::now(), Tally::default());
     while start.elapsed() < duration {
-        tally.add(unary(&mut send, message.clone())).await;
+        tally.add(unary(&mut send, message.clone(), credential.clone())).await;
     }
     Ok(tally)
 }
 
-async fn unary(send: &mut h2::client::SendRequest<Bytes>, message: Bytes) -> Result<(), Anyhow> {
-    let request = Request::builder()
+async fn unary(
+    send: &mut h2::client::SendRequest<Bytes>,
+    message: Bytes,
+    credential: Option<HeaderValue>,
+) -> Result<(), Anyhow> {
+    let mut request = Request::builder()
         .method("POST")
         .uri("https://localhost/echo.Echo/Unary")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?;
+    request.headers_mut().extend(credential.map(|credential| (http::header::AUTHORIZATION, credential)));
     let mut ready = send.clone().ready().await?;
     let (response, mut body) = ready.send_request(request, false)?;
     body.send_data(message.clone(), true)?;

@@ -1,3 +1,5 @@
+//! What CEL expressions say of a request, how much they may cost, and which are refused.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,11 +1,20 @@
 //! Fetching from servers that are good, bad, slow, huge, or not there.
 
+use super::source::{BODY_BYTES_MAX, discovered};
 use super::*;
 use crate::auth::issuer::Issuer;
+use crate::tls::provider;
+use futures_util::FutureExt;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::path::Path;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+fn client(authorities: Option<&Path>) -> Client {
+    Client::new(Trust { authorities: authorities.map(Path::to_path_buf), identity: None })
+}
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -33,9 +42,13 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn fetched(answers: Vec<String>, path: &str) -> Result<KeySet, FetchError> {
+async fn look(source: &KeySource, client: &Client) -> Result<KeySet, KeysError> {
+    understood(source, &fetch(source, client, SOON).await?)
+}
+
+async fn fetched(answers: Vec<String>, path: &str) -> Result<KeySet, KeysError> {
     let (address, _server) = serve(answers).await;
-    fetch(&KeySource::Uri(format!("{address}{path}")), None).await
+    look(&KeySource::Uri(format!("{address}{path}")), &client(None)).await
 }
 
 #[tokio::test]
@@ -45,15 +58,15 @@ async fn which_answers_are_keys() {
     let chunked =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{keys}\r\n0\r\n\r\n", keys.len());
     assert!(fetched(vec![chunked], "/keys").await.is_ok());
-    assert_eq!(fetched(vec![http("404 Not Found", &keys)], "/").await.err(), Some(FetchError::Status(404)));
-    assert_eq!(fetched(vec![http("302 Found", "")], "/").await.err(), Some(FetchError::Status(302)));
-    assert!(matches!(fetched(vec![http("200 OK", "<html>")], "/").await, Err(FetchError::Keys(_))));
-    assert!(matches!(fetched(vec!["garbage\r\n\r\n".into()], "/").await, Err(FetchError::Http(_))));
+    assert_eq!(fetched(vec![http("404 Not Found", &keys)], "/").await.err(), Some(KeysError::Status(404)));
+    assert_eq!(fetched(vec![http("302 Found", "")], "/").await.err(), Some(KeysError::Status(302)));
+    assert!(matches!(fetched(vec![http("200 OK", "<html>")], "/").await, Err(KeysError::Keys(_))));
+    assert!(matches!(fetched(vec!["garbage\r\n\r\n".into()], "/").await, Err(KeysError::Fetch(FetchError::Http(_)))));
     let huge = http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1));
-    assert!(matches!(fetched(vec![huge], "/").await, Err(FetchError::Http(_))));
+    assert!(matches!(fetched(vec![huge], "/").await, Err(KeysError::Fetch(FetchError::TooLarge(_)))));
     for bad in ["/keys", "ftp://127.0.0.1:1/keys", "http://", "http://a b/"] {
-        let error = fetch(&KeySource::Uri(bad.into()), None).await.err().unwrap();
-        assert!(matches!(error, FetchError::Address(_) | FetchError::Connect(_)), "{bad}: {error}");
+        let error = look(&KeySource::Uri(bad.into()), &client(None)).await.err().unwrap();
+        assert!(matches!(error, KeysError::Fetch(FetchError::Address(_) | FetchError::Connect(_))), "{bad}: {error}");
     }
 }
 
@@ -69,7 +82,7 @@ async fn is_an_openid_configuration_followed() {
             answer(stream, &http("200 OK", &body)).await;
         }
     });
-    assert!(fetch(&KeySource::Discovery(issuer), None).await.is_ok());
+    assert!(look(&KeySource::Discovery(issuer), &client(None)).await.is_ok());
     server.await.unwrap();
     let cases = [
         (r#"{"issuer": "https://b", "jwks_uri": "https://a/k"}"#, "another issuer"),
@@ -112,10 +125,13 @@ async fn whose_tls_is_believed() {
         }
     }));
     let source = KeySource::Uri(format!("https://127.0.0.1:{port}/keys"));
-    let result = fetch(&source, Some(&authority)).await;
+    let result = look(&source, &client(Some(&authority))).await;
     assert!(result.is_ok(), "{:?}", result.err());
-    assert!(matches!(fetch(&source, Some(&other)).await, Err(FetchError::Tls(_))));
-    assert!(matches!(fetch(&source, Some(&folder.path().join("none"))).await, Err(FetchError::Roots(_))));
+    assert!(matches!(look(&source, &client(Some(&other))).await, Err(KeysError::Fetch(FetchError::Tls(_)))));
+    assert!(matches!(
+        look(&source, &client(Some(&folder.path().join("none")))).await,
+        Err(KeysError::Fetch(FetchError::Trust(_)))
+    ));
 }
 
 #[tokio::test]
@@ -127,9 +143,9 @@ async fn does_one_bad_source_stop_the_others() {
     let (address, _server) = serve(vec![http("500 Oh", ""), http("200 OK", &keys)]).await;
     let remote = Arc::new(RemoteKeys::new(None));
     let _run = AbortOnDropHandle::new(tokio::spawn(remote.clone().run()));
-    let bad = remote.want(&silent_source, Duration::from_secs(30));
-    let good = remote.want(&KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
-    assert!(Arc::ptr_eq(&bad, &remote.want(&silent_source, Duration::from_secs(1))));
+    let bad = remote.want(&Wanted::new(silent_source.clone(), Duration::from_secs(30)));
+    let good = remote.want(&Wanted::new(KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5)));
+    assert!(Arc::ptr_eq(&bad, &remote.want(&Wanted::new(silent_source, Duration::from_secs(30)))));
     let waited = tokio::time::timeout(SOON, async {
         while good.keys().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -146,13 +162,69 @@ async fn does_one_bad_source_stop_the_others() {
 #[tokio::test]
 async fn are_the_last_good_keys_kept() {
     let keys = Issuer::generate().jwks();
-    let (address, _server) = serve(vec![http("200 OK", &keys), http("200 OK", "{}")]).await;
-    let remote = RemoteKeys::new(None).want(&KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
-    assert_eq!(remote.refresh(None, 0).await, (REFRESH, 0));
+    let answers = vec![http("200 OK", &keys), http("200 OK", &keys), http("200 OK", "{}")];
+    let (address, _server) = serve(answers).await;
+    let wanted = Wanted::new(KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5));
+    let remote = RemoteKeys::new(None).want(&wanted);
+    let (pause, failures) = remote.refresh(0).await;
+    assert!((REFRESH * 9 / 10..=REFRESH).contains(&pause) && failures == 0, "{pause:?}");
     let first = remote.keys().unwrap();
-    assert_eq!(remote.refresh(None, 0).await, (STALE_RETRY[0], 1));
+    assert_eq!(remote.refresh(0).await.1, 0);
+    assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()), "the same keys are the same set");
+    assert_eq!(remote.refresh(0).await, (STALE_RETRY[0], 1));
     assert!(Arc::ptr_eq(&first, &remote.keys().unwrap()));
-    assert!(matches!(*lock(&remote.last_error), Some(FetchError::Keys(_))));
+    assert!(matches!(*lock(&remote.last_error), Some(KeysError::Keys(_))));
+}
+
+#[tokio::test]
+async fn is_a_copy_of_good_keys_there_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _server) = serve(vec![http("200 OK", &Issuer::generate().jwks()), http("500 Oh", "")]).await;
+    let source = KeySource::Uri(format!("{address}/keys"));
+    let wanted = Wanted { copy: Some(folder.path().join("copy")), ..Wanted::new(source, Duration::from_secs(5)) };
+    let first = RemoteKeys::new(None).want(&wanted);
+    assert!(first.keys().is_none());
+    first.refresh(0).await;
+    assert!(first.keys().is_some());
+    let next = RemoteKeys::new(None).want(&wanted);
+    assert!(next.keys().is_some());
+    assert_eq!(next.refresh(0).await, (STALE_RETRY[0], 1), "the issuer is down");
+    assert!(next.keys().is_some());
+    let other = Wanted { source: KeySource::Uri("http://127.0.0.1:1/".into()), ..wanted.clone() };
+    assert!(RemoteKeys::new(None).want(&other).keys().is_none(), "another source's copy");
+    for broken in ["", "{}", "[]", "\u{0}"] {
+        std::fs::write(folder.path().join("copy"), broken).unwrap();
+        assert!(RemoteKeys::new(None).want(&wanted).keys().is_none());
+    }
+}
+
+#[tokio::test]
+async fn do_all_in_a_hurry_wait_for_one_look() {
+    let (old, new) = (Issuer::generate(), Issuer::generate());
+    let (address, _server) = serve(vec![http("200 OK", &old.jwks()), http("200 OK", &new.jwks())]).await;
+    let mut all = RemoteKeys::new(None);
+    all.hurry = Duration::from_millis(1);
+    let all = Arc::new(all);
+    let remote = all.want(&Wanted::new(KeySource::Uri(format!("{address}/keys")), Duration::from_secs(5)));
+    let _run = AbortOnDropHandle::new(tokio::spawn(all.clone().run()));
+    remote.hurried().await;
+    let first = remote.keys().expect("who comes before the first look waits for it");
+    let mut phase = remote.phase.subscribe();
+    tokio::time::timeout(SOON, phase.wait_for(|phase| *phase == Phase::Ready)).await.unwrap().unwrap();
+    futures_util::future::join_all((0..50).map(|_| remote.hurried())).await;
+    assert!(!Arc::ptr_eq(&first, &remote.keys().unwrap()));
+    assert_eq!(remote.fetches.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn does_nobody_wait_for_a_look_that_is_not_due() {
+    let (address, _server) = serve(vec![http("500 Oh", "")]).await;
+    let remote = RemoteKeys::new(None).want(&Wanted::new(KeySource::Uri(address), Duration::from_secs(5)));
+    remote.refresh(0).await;
+    for _ in 0..1000 {
+        remote.hurried().now_or_never().expect("an answer at once");
+    }
+    assert_eq!(remote.fetches.load(Ordering::Relaxed), 1);
 }
 
 #[test]

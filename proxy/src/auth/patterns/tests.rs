@@ -1,3 +1,5 @@
+//! When conditions hold, and what they make of what is not there.
+
 use super::*;
 use serde_json::json;
 

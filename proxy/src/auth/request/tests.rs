@@ -195,7 +195,7 @@ fn which_principal_does_a_policy_see() {
     assert_eq!((principal.audiences.as_slice(), principal.presenter.as_str()), (&["api".to_owned()][..], "web"));
     assert_eq!(principal.claims["scope"], json!(["read", "write"]));
     assert_eq!((&principal.claims["groups"], &principal.claims["plain"]), (&json!(["g1", "g2"]), &json!("a b")));
-    assert_eq!(principal.expires_at_unix, NOW + 60 + LEEWAY_SECONDS);
+    assert_eq!(principal.expires_at_unix, NOW + 60 + crate::auth::jwt::LEEWAY_SECONDS);
     let nameless = issuer.mint(Token {
         issuer: "https://a.test/x",
         subject: "",

@@ -2,6 +2,7 @@
 //!
 //! An open set: a rule is one file and a line in [`RULES`]. A rule never lets through what it could not decide.
 
+pub mod access_review;
 mod cel;
 mod pattern;
 mod rego;
@@ -9,6 +10,7 @@ mod rego;
 pub use rego::{Rego, RegoVersion};
 
 use super::ConfigProblem;
+use super::methods::Memory;
 use super::patterns::{Compat, NamedPatterns};
 use super::selectors::Fault;
 use futures_util::future::BoxFuture;
@@ -41,6 +43,11 @@ impl From<Fault> for Denied {
 pub trait Rule: Send + Sync {
     /// What the rule has to say of a request that may pass: `auth.authorization.<name>` for whoever comes after.
     fn judge<'a>(&'a self, root: &'a Value) -> BoxFuture<'a, Result<Value, Denied>>;
+
+    /// What it remembers of others' answers: an operator may make it forget.
+    fn remembers(&self) -> Option<Memory> {
+        None
+    }
 }
 
 /// What a rule is opened with besides its own setting.

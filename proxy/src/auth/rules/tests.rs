@@ -1,3 +1,5 @@
+//! What each kind of rule lets pass, and what it does when it cannot decide.
+
 use super::*;
 use serde_json::json;
 

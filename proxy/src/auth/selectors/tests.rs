@@ -1,3 +1,5 @@
+//! What selectors find, beside what gjson finds in the same documents.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use super::Floor;
 use crate::error::Error;
-use crate::ext_authz::{self, Asked, Authorizers, Question};
+use crate::ext_authz::client::{self, Asked, Authorizers, Question};
 use crate::forward::{self, Edit};
 use crate::message::Head;
 use crate::policy::{Policies, RequestPrincipal};
@@ -26,7 +26,7 @@ impl Floor<'_> {
         // The caller may leave meanwhile; then nobody wants to know.
         let consulted = self.unless_over(async { Ok(asking.await) }).await?;
         self.record.authorizers = consulted.notes;
-        Ok(ext_authz::apply(&consulted.told?, &mut head.headers))
+        Ok(client::apply(&consulted.told?, &mut head.headers))
     }
 
     /// The request as it came, credentials included, but with no more said of the caller than we know: an authorizer

@@ -1,7 +1,8 @@
 //! Which documents apply to whom, and what is wrong with the others.
 
 use super::{Request, parse, policy, workload};
-use crate::policy::{KeySource, Location, PeerMode, Policies};
+use crate::auth::credential::Location;
+use crate::policy::{KeySource, PeerMode, Policies};
 
 fn document(kind: &str, metadata: &str, spec: &str) -> String {
     format!("---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{{metadata}}}\nspec: {spec}\n")

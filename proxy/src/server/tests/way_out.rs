@@ -94,7 +94,7 @@ fn is_a_cluster_that_cannot_be_told_at_the_start() {
     let config = Config::parse(&yaml, Path::new("/nowhere"), Path::new("test.yaml")).unwrap();
     let journal = Journal { metrics: Metrics::new(), lines: Lines::Kept(Mutex::default()) };
     let answers = Answers::Worker(Arc::new(Fake::new(Vec::new())));
-    let parts = Parts { answers, target: Arc::new(Sleepy::default()), dialects: TOY, journal };
+    let parts = Parts { answers, target: Arc::new(Sleepy::default()), dialects: TOY, journal, by: None };
     let words = Server::open(config, parts).err().unwrap().to_string();
     assert!(words.contains("`d`") && words.contains("nowhere.pem"), "{words}");
 }

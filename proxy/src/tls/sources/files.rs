@@ -30,8 +30,8 @@ pub struct Files {
     pub certificate: PathBuf,
     /// PKCS #8, SEC 1 or PKCS #1.
     pub key: PathBuf,
-    /// Every authority of the trust domain.
-    pub trust_bundle: PathBuf,
+    /// Every authority of the trust domain; `None`: nobody is believed.
+    pub trust_bundle: Option<PathBuf>,
     /// Ours.
     pub trust_domain: String,
     /// Other domains, and what is revoked.
@@ -63,11 +63,13 @@ impl Source for Files {
 impl Files {
     pub fn load(&self) -> Result<Material, SourceError> {
         let chain = certificates(&self.certificate)?;
-        let roots = certificates(&self.trust_bundle)?;
         let key = key(&self.key)?;
-        let trust = Trust::new()
-            .with_bundle(&self.trust_domain, &roots)
-            .map_err(|error| SourceError::Bundle { path: self.trust_bundle.clone(), error })?;
+        let trust = match &self.trust_bundle {
+            Some(path) => Trust::new()
+                .with_bundle(&self.trust_domain, &certificates(path)?)
+                .map_err(|error| SourceError::Bundle { path: path.clone(), error })?,
+            None => Trust::new().with_nobody(&self.trust_domain),
+        };
         let trust = with_trust_files(trust, &self.trust)?;
         Material::new(chain, key, trust, &self.trust_domain).map_err(|error| SourceError::Material {
             certificate: self.certificate.clone(),
@@ -78,8 +80,8 @@ impl Files {
 
     /// Puts new material in force whenever the files have changed, for ever. Start it on one runtime only.
     pub async fn watch(self, identity: Arc<Identity>, period: Duration) {
-        let paths: Vec<PathBuf> = [&self.certificate, &self.key, &self.trust_bundle].map(Clone::clone).into();
-        let mut watch = Watch::new(paths.into_iter().chain(self.trust.paths()).collect());
+        let own = [&self.certificate, &self.key].into_iter().chain(&self.trust_bundle).cloned();
+        let mut watch = Watch::new(own.chain(self.trust.paths()).collect());
         // Between the first load and this moment a change may have gone unseen: the first look loads once more.
         let mut seen = false;
         loop {

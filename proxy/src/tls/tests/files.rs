@@ -20,7 +20,7 @@ async fn are_changed_files_taken_whole_and_bad_ones_not() {
     let files = Files {
         certificate: at("certificate"),
         key: at("key"),
-        trust_bundle: at("bundle"),
+        trust_bundle: Some(at("bundle")),
         trust_domain: TRUST_DOMAIN.into(),
         trust: Default::default(),
     };
@@ -70,7 +70,7 @@ async fn is_a_swapped_volume_taken_whole() {
     let files = Files {
         certificate: volume.path().join("tls.crt"),
         key: volume.path().join("tls.key"),
-        trust_bundle: volume.path().join("ca.crt"),
+        trust_bundle: Some(volume.path().join("ca.crt")),
         trust_domain: TRUST_DOMAIN.into(),
         trust: Default::default(),
     };

@@ -80,12 +80,22 @@ fn error_body(verdict: &Verdict) -> ErrorBody<'_> {
     let r#type = match verdict.status {
         401 => "authentication_error",
         403 => "permission_error",
-        429 => "rate_limit_error",
+        429 => match &verdict.quota {
+            Some(quota) => {
+                if quota.tokens {
+                    "tokens"
+                } else {
+                    "requests"
+                }
+            }
+            None => "rate_limit_error",
+        },
         400..=499 => "invalid_request_error",
         _ => "server_error",
     };
     let code = match verdict.label {
         "invalid" => None,
+        "rate_limited" => Some("rate_limit_exceeded"),
         "unknown_model" => Some("model_not_found"),
         "unknown_path" => Some("unknown_url"),
         "credential_missing" | "credential_refused" => Some("invalid_api_key"),

@@ -61,6 +61,7 @@ fn check_request(question: &Question) -> v3::CheckRequest {
         destination: Some(peer(question.destination, String::new())),
         request: http.map(|http| Request { time, http: Some(http) }),
         tls_session: question.sni.clone().map(|sni| TlsSession { sni }),
+        ..v3::AttributeContext::default()
     };
     v3::CheckRequest { attributes: Some(attributes) }
 }
@@ -68,7 +69,7 @@ fn check_request(question: &Question) -> v3::CheckRequest {
 fn peer(address: SocketAddr, principal: String) -> Peer {
     let (host, port_value) = (address.ip().to_canonical().to_string(), address.port().into());
     let socket_address = Some(v3::SocketAddress { address: host, port_value });
-    Peer { address: Some(v3::Address { socket_address }), principal }
+    Peer { address: Some(v3::Address { socket_address }), principal, ..Peer::default() }
 }
 
 fn http_request(asked: &Asked, scheme: &str) -> HttpRequest {
@@ -81,5 +82,6 @@ fn http_request(asked: &Asked, scheme: &str) -> HttpRequest {
         scheme: scheme.to_owned(),
         size: asked.size(),
         protocol: asked.protocol().to_owned(),
+        ..HttpRequest::default()
     }
 }

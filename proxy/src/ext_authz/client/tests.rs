@@ -125,15 +125,15 @@ fn option(key: &str, value: &str, append: bool) -> v3::HeaderValueOption {
 
 fn ok(headers: Vec<v3::HeaderValueOption>, remove: &[&str]) -> v3::CheckResponse {
     let headers_to_remove = remove.iter().map(ToString::to_string).collect();
-    let response = HttpResponse::OkResponse(v3::OkHttpResponse { headers, headers_to_remove });
-    v3::CheckResponse { status: Some(v3::Status::default()), http_response: Some(response) }
+    let response = HttpResponse::OkResponse(v3::OkHttpResponse { headers, headers_to_remove, ..Default::default() });
+    v3::CheckResponse { status: Some(v3::Status::default()), http_response: Some(response), dynamic_metadata: None }
 }
 
 fn denied(code: i32, status: i32, headers: Vec<v3::HeaderValueOption>, body: &str) -> v3::CheckResponse {
     let status = Some(v3::HttpStatus { code: status });
     let response = HttpResponse::DeniedResponse(v3::DeniedHttpResponse { status, headers, body: body.into() });
     let status = Some(v3::Status { code, message: String::new() });
-    v3::CheckResponse { status, http_response: Some(response) }
+    v3::CheckResponse { status, http_response: Some(response), dynamic_metadata: None }
 }
 
 #[tokio::test]
@@ -199,8 +199,11 @@ async fn what_may_an_authorizer_change() {
 
 #[tokio::test]
 async fn what_becomes_of_each_answer_over_grpc() {
-    let plain =
-        |code| v3::CheckResponse { status: Some(v3::Status { code, message: "no".into() }), http_response: None };
+    let plain = |code| v3::CheckResponse {
+        status: Some(v3::Status { code, message: "no".into() }),
+        http_response: None,
+        dynamic_metadata: None,
+    };
     let page = vec![option("location", "https://login.test", false), option("content-length", "9", false)];
     let cases = [
         (Ok(plain(0)), "allowed"),

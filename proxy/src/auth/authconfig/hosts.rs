@@ -1,0 +1,73 @@
+//! Which policy speaks of a host: the one that names it, else the one with the longest wildcard over it.
+//!
+//! Two policies for one host are a problem and never a race: which of them is in force must not depend on their order.
+
+use super::Ready;
+use crate::auth::pipeline::Pipeline;
+use crate::policy::Problem;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// All policies, by host.
+#[derive(Default)]
+pub struct Index {
+    exact: HashMap<String, Arc<Pipeline>>,
+    /// By what follows the `*`: `.example.com`, or nothing.
+    wildcards: HashMap<String, Arc<Pipeline>>,
+    count: usize,
+}
+
+impl Index {
+    pub(super) fn new(ready: Vec<Ready>, problems: &mut Vec<Problem>) -> Index {
+        let mut index = Index { count: ready.len(), ..Index::default() };
+        for (hosts, pipeline, file) in ready {
+            for host in hosts {
+                let host = host.to_ascii_lowercase();
+                let (map, key) = match host.strip_prefix('*') {
+                    Some(rest) => (&mut index.wildcards, rest.to_owned()),
+                    None => (&mut index.exact, host.clone()),
+                };
+                match map.get(&key) {
+                    Some(other) if !Arc::ptr_eq(other, &pipeline) => problems.push(Problem {
+                        file: file.clone(),
+                        document: pipeline.name.to_string(),
+                        path: "spec.hosts".into(),
+                        message: format!("{host} is a host of {} already; a host has one policy", other.name),
+                    }),
+                    _ => drop(map.insert(key, pipeline.clone())),
+                }
+            }
+        }
+        index
+    }
+
+    /// `host` as it came, perhaps with a port.
+    pub fn find(&self, host: &str) -> Option<&Arc<Pipeline>> {
+        let host = host.to_ascii_lowercase();
+        self.named(&host).or_else(|| self.named(without_port(&host)?))
+    }
+
+    fn named(&self, host: &str) -> Option<&Arc<Pipeline>> {
+        let dots = host.match_indices('.').map(|(at, _)| &host[at..]);
+        let mut suffixes = dots.chain(std::iter::once(""));
+        self.exact.get(host).or_else(|| suffixes.find_map(|suffix| self.wildcards.get(suffix)))
+    }
+
+    /// Policies in force.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
+        self.exact.values().chain(self.wildcards.values())
+    }
+}
+
+fn without_port(host: &str) -> Option<&str> {
+    let (name, port) = host.rsplit_once(':')?;
+    port.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
+}

@@ -1,0 +1,254 @@
+//! Where an exchange asks who calls and whether they may: our own list of methods, or policies that others wrote, by host.
+
+use super::audit::Audit;
+use super::authconfig::{self, Index, Setting, Store};
+use super::callbacks::{Bounds, Callbacks};
+use super::credential::Location;
+use super::methods::{self, Memory, Method, Tools};
+use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
+use super::request::Edit;
+use super::revocations::Whose;
+use super::{ConfigProblem, Identity, Request, credential};
+use crate::config;
+use crate::message::Head;
+use crate::policy::Problem;
+use crate::tls::identity::Peer;
+use crate::watched::{File, WATCH_PERIOD, Watched};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a bearer may carry its credential.
+pub const CREDENTIALS: [HeaderName; 4] =
+    [AUTHORIZATION, PROXY_AUTHORIZATION, HeaderName::from_static("x-api-key"), COOKIE];
+
+/// Whom to ask.
+pub struct Authenticator {
+    policies: Policies,
+    tools: Tools,
+    /// Those whom policies want told of requests.
+    callbacks: Option<Arc<Callbacks>>,
+}
+
+enum Policies {
+    /// Our own list of methods, whatever the host.
+    Ours(Arc<Pipeline>),
+    /// Others', by host.
+    Theirs(Arc<Watched<Index>>),
+}
+
+/// A caller whose name is known, and the policy that knows it.
+pub struct Caller {
+    pipeline: Arc<Pipeline>,
+    identified: Identified,
+    credential: Option<Box<str>>,
+}
+
+/// A caller who may go on. Only [`Authenticator::authorize`] makes one, so no stage after it can be reached without.
+#[derive(Debug)]
+pub struct Authorized {
+    allowed: Allowed,
+    edits: Vec<Edit>,
+}
+
+impl Authorized {
+    pub fn identity(&self) -> &Identity {
+        &self.allowed.identity
+    }
+
+    pub fn audit(&self) -> &Audit {
+        &self.allowed.audit
+    }
+
+    /// What the policy says to a gateway that asked; an object.
+    pub fn dynamic_metadata(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.allowed.dynamic_metadata
+    }
+
+    /// What the policy changes in the request before it is sent on. Headers that only it may set are stripped first.
+    pub fn edits(&self) -> &[Edit] {
+        &self.edits
+    }
+}
+
+impl Caller {
+    pub fn identity(&self) -> &Identity {
+        &self.identified.identity
+    }
+
+    /// It showed a credential, which is not for whoever stands behind us.
+    pub fn consumes(&self) -> bool {
+        self.identified.consumes
+    }
+
+    /// To end what runs, should its rights be revoked.
+    pub fn whose(&mut self) -> Whose {
+        let identity = &self.identified.identity;
+        let (subject, issuer) = (identity.subject.clone(), identity.issuer.clone());
+        Whose { subject, issuer, credential: self.credential.take() }
+    }
+
+    /// What takes its credentials out of the request.
+    pub fn strips(&self) -> Vec<Edit> {
+        if !self.consumes() {
+            return Vec::new();
+        }
+        let mut strips: Vec<Edit> = self.pipeline.credentials().map(strip).collect();
+        // Our own list of methods says of no place that it is for anybody else.
+        if !self.pipeline.explains {
+            strips.extend(CREDENTIALS.map(Edit::Strip));
+        }
+        strips
+    }
+}
+
+fn strip(location: &Location) -> Edit {
+    match location {
+        Location::Bearer => Edit::Strip(AUTHORIZATION),
+        Location::Header(name, _) => Edit::Strip(name.clone()),
+        Location::Parameter(name) => Edit::StripParameter(name.clone()),
+        Location::Cookie(name) => Edit::StripCookie(name.clone()),
+    }
+}
+
+impl Authenticator {
+    /// Opens every method: reads key sets, so that a missing one stops the start and not the first caller.
+    pub fn from_config(configs: &[config::Method]) -> Result<Authenticator, ConfigProblem> {
+        if configs.is_empty() {
+            return Err(ConfigProblem {
+                path: "auth.methods".into(),
+                message: "no method is listed, so nobody could enter; list `anonymous: {}` to let everybody in".into(),
+            });
+        }
+        let tools = Tools::new();
+        let mut evaluators = Vec::with_capacity(configs.len());
+        for (index, config) in configs.iter().enumerate() {
+            let kind = methods::kind(config);
+            let method = (kind.open)(config, &tools).map_err(|problem| ConfigProblem {
+                path: format!("auth.methods[{index}].{}{}", kind.name, problem.path),
+                message: problem.message,
+            })?;
+            evaluators.push(evaluator(index, kind.name, method, config.credentials()));
+        }
+        let authentication = Phase::new(evaluators);
+        let pipeline = Pipeline { name: "auth.methods".into(), authentication, ..Pipeline::default() };
+        Ok(Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools, callbacks: None })
+    }
+
+    /// By one policy that was made in code.
+    pub fn of(pipeline: Pipeline) -> Authenticator {
+        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
+    }
+
+    /// Reads a folder of policies that others wrote.
+    pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
+        let tools = Tools::new();
+        let callbacks = Callbacks::new(Bounds::default());
+        let setting = Setting::new(config, tools.clone(), callbacks.clone());
+        let folders = std::iter::once(&config.folder).chain(&config.secrets).cloned().collect();
+        let load = move |files: &[Vec<File>]| {
+            let of = |at: usize| files.get(at).map_or(&[][..], Vec::as_slice);
+            authconfig::load(of(0), &Store::parse(of(1), &setting.namespace)?, &setting)
+        };
+        let watched = Watched::open(folders, "authconfigs", Box::new(load))?;
+        Ok(Authenticator { policies: Policies::Theirs(Arc::new(watched)), tools, callbacks: Some(callbacks) })
+    }
+
+    /// The folder of policies, if there is one.
+    pub fn watched(&self) -> Option<&Watched<Index>> {
+        match &self.policies {
+            Policies::Ours(_) => None,
+            Policies::Theirs(watched) => Some(watched),
+        }
+    }
+
+    fn pipeline(&self, host: &str) -> Option<Arc<Pipeline>> {
+        match &self.policies {
+            Policies::Ours(pipeline) => Some(pipeline.clone()),
+            Policies::Theirs(watched) => watched.current().find(host).cloned(),
+        }
+    }
+
+    /// Fetches the keys of issuers and watches the policies, for ever. Start it on one runtime only.
+    pub async fn tend(self: Arc<Self>) {
+        let keys = self.tools.keys.clone().run();
+        let watched = async {
+            if let Policies::Theirs(watched) = &self.policies {
+                watched.clone().watch(WATCH_PERIOD).await;
+            }
+        };
+        let callbacks = async {
+            if let Some(callbacks) = &self.callbacks {
+                callbacks.clone().run().await;
+            }
+        };
+        tokio::join!(keys, watched, callbacks);
+    }
+
+    /// Those who are still to be told of requests are told, within `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.drain(limit).await;
+        }
+    }
+
+    /// Who calls. The first way to know callers that knows this one decides.
+    ///
+    /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
+    pub async fn identify(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
+        let Some(pipeline) = self.pipeline(request.host) else { return Err(Refusal::unknown_host(request.host)) };
+        let identified = pipeline.identify(request).await?;
+        let credential = if identified.consumes { shown(&pipeline, request.head) } else { None };
+        Ok(Caller { pipeline, identified, credential })
+    }
+
+    /// Whether this caller may ask.
+    pub async fn authorize(&self, caller: Caller, now_unix: u64) -> Result<Authorized, Box<Refusal>> {
+        let Caller { pipeline, identified, .. } = caller;
+        let allowed = pipeline.authorize(identified, now_unix).await?;
+        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
+        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
+        Ok(Authorized { allowed, edits })
+    }
+
+    /// What is remembered of others' answers, and by what.
+    pub fn memories(&self) -> Vec<Memory> {
+        let of = |pipeline: &Pipeline| -> Vec<Memory> {
+            let methods = pipeline.authentication.all().filter_map(|one| one.inner.method.remembers());
+            methods.chain(pipeline.authorization.all().filter_map(|one| one.inner.remembers())).collect()
+        };
+        match &self.policies {
+            Policies::Ours(pipeline) => of(pipeline),
+            Policies::Theirs(watched) => watched.current().pipelines().flat_map(|pipeline| of(pipeline)).collect(),
+        }
+    }
+
+    /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.
+    pub fn knows_by_connection(&self, peer: &Peer) -> bool {
+        match &self.policies {
+            Policies::Ours(pipeline) => pipeline.knows_by_connection(peer),
+            // Bytes have no host that would say which policy is theirs.
+            Policies::Theirs(_) => false,
+        }
+    }
+}
+
+/// In our own list the order is the priority.
+fn evaluator(
+    index: usize,
+    name: &'static str,
+    method: Box<dyn Method>,
+    location: &Location,
+) -> Evaluator<Authentication, Identity> {
+    // What is known of a connection, or of nobody, is no credential of a request; nor is what somebody before us said.
+    let said = matches!(name, methods::plain::NAME | methods::x509::NAME);
+    let consumes = !said && !matches!(name, methods::anonymous::NAME | methods::mtls::NAME);
+    let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
+    let priority = i64::try_from(index).unwrap_or(i64::MAX);
+    Evaluator { priority, ..Evaluator::new(name, name, inner) }
+}
+
+/// The first credential at one of the policy's places.
+fn shown(pipeline: &Pipeline, head: &Head) -> Option<Box<str>> {
+    pipeline.credentials().find_map(|location| credential::take(head, location).ok().flatten()).map(Box::from)
+}

@@ -1,0 +1,178 @@
+//! `auth.authconfig`: policies that others wrote, and where they may be as lenient as Authorino.
+
+use super::kubernetes::Kubernetes;
+use super::quantity::Quantity;
+use super::raw::Problems;
+use crate::auth::pipeline::Leniency;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// For one whole decision. Longer than any one server is waited for by default.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A folder of AuthConfigs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthConfig {
+    pub folder: PathBuf,
+    /// A folder of Kubernetes Secrets that they refer to.
+    pub secrets: Option<PathBuf>,
+    /// Of policies and Secrets that name none.
+    pub namespace: String,
+    pub compat: Compat,
+    /// What `aud` of a JWT must be or contain: an AuthConfig cannot say. Empty: it is not looked at.
+    pub audiences: Vec<String>,
+    /// To verify servers with; `None`: the machine's own.
+    pub authorities: Option<PathBuf>,
+    /// Credentials are left in the request for whoever stands behind.
+    pub keep_credentials: bool,
+    /// Hosts that a request may choose among, where a policy makes a host from what the request says.
+    pub hosts: Vec<String>,
+    pub timeout: Duration,
+    /// SPIFFE ids of peers whose word of a caller's certificate (`x509`) is believed; `*`: anybody's. Empty: of every peer
+    /// whose own certificate was verified.
+    pub certificate_peers: Vec<String>,
+    /// Who is asked about tokens and accesses.
+    pub kubernetes: Kubernetes,
+}
+
+/// Where Authorino lets in whom we refuse. Each is off unless asked for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compat {
+    /// A rule whose `when` cannot be evaluated is passed over, not denied.
+    pub when_errors_skip: bool,
+    /// A policy whose own `when` cannot be evaluated allows the request, not denies it.
+    pub toplevel_when_errors_allow: bool,
+    /// `iss` of a JWT need not be the `issuerUrl`.
+    pub issuer_unchecked: bool,
+    /// `aud` of a JWT is not looked at, whatever `audiences` says.
+    pub audience_unchecked: bool,
+    /// `neq` and `excl` hold for an attribute that is not there.
+    pub missing_matches_neq: bool,
+    /// While a server that knows callers is down, they get 401, not 503.
+    pub provider_down_401: bool,
+    /// `anonymous` lets in who shows a credential that another method refused.
+    pub anonymous_forgives: bool,
+    /// An answer of any status is metadata, not only one of 2xx.
+    pub any_status: bool,
+}
+
+impl Compat {
+    /// All of Authorino's ways.
+    pub const AUTHORINO: Compat = Compat {
+        when_errors_skip: true,
+        toplevel_when_errors_allow: true,
+        issuer_unchecked: true,
+        audience_unchecked: true,
+        missing_matches_neq: true,
+        provider_down_401: true,
+        anonymous_forgives: true,
+        any_status: true,
+    };
+
+    /// What of it the pipeline decides.
+    pub fn leniency(&self) -> Leniency {
+        Leniency {
+            when_errors_skip: self.when_errors_skip,
+            toplevel_when_errors_allow: self.toplevel_when_errors_allow,
+            anonymous_forgives: self.anonymous_forgives,
+            provider_down_401: self.provider_down_401,
+        }
+    }
+
+    fn dump(&self) -> Value {
+        json!({
+            "when_errors_skip": self.when_errors_skip,
+            "toplevel_when_errors_allow": self.toplevel_when_errors_allow,
+            "issuer_unchecked": self.issuer_unchecked,
+            "audience_unchecked": self.audience_unchecked,
+            "missing_matches_neq": self.missing_matches_neq,
+            "provider_down_401": self.provider_down_401,
+            "anonymous_forgives": self.anonymous_forgives,
+            "any_status": self.any_status,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAuthConfig {
+    folder: PathBuf,
+    secrets: Option<PathBuf>,
+    namespace: Option<String>,
+    compat: Option<RawCompat>,
+    #[serde(default)]
+    audiences: Vec<String>,
+    authorities: Option<PathBuf>,
+    #[serde(default)]
+    keep_credentials: bool,
+    #[serde(default)]
+    hosts: Vec<String>,
+    timeout: Option<Quantity>,
+    #[serde(default)]
+    certificate_peers: Vec<String>,
+}
+
+/// A name for all of them, or each by its own.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawCompat {
+    Name(String),
+    Each(Compat),
+}
+
+impl RawAuthConfig {
+    pub(super) fn validate(self, base: &Path, kubernetes: &Kubernetes, p: &mut Problems) -> AuthConfig {
+        let path = "auth.authconfig";
+        let compat = match self.compat {
+            None => Compat::default(),
+            Some(RawCompat::Each(compat)) => compat,
+            Some(RawCompat::Name(name)) if name == "authorino" => Compat::AUTHORINO,
+            Some(RawCompat::Name(name)) => {
+                p.add(
+                    &format!("{path}.compat"),
+                    format!("`{name}` is none; write `authorino`, or name its ways one by one"),
+                );
+                Compat::default()
+            }
+        };
+        for host in &self.hosts {
+            if let Err(words) = crate::auth::site::HostPattern::parse(host) {
+                p.add(&format!("{path}.hosts"), words);
+            }
+        }
+        AuthConfig {
+            folder: base.join(self.folder),
+            secrets: self.secrets.map(|folder| base.join(folder)),
+            namespace: self.namespace.unwrap_or_else(|| "default".into()),
+            compat,
+            audiences: self.audiences,
+            authorities: self.authorities.map(|file| base.join(file)),
+            keep_credentials: self.keep_credentials,
+            hosts: self.hosts,
+            timeout: p.duration(&format!("{path}.timeout"), &self.timeout, TIMEOUT),
+            certificate_peers: self.certificate_peers,
+            kubernetes: kubernetes.clone(),
+        }
+    }
+}
+
+impl AuthConfig {
+    pub(super) fn dump(&self) -> Value {
+        json!({
+            "folder": self.folder,
+            "secrets": self.secrets,
+            "namespace": self.namespace,
+            "compat": self.compat.dump(),
+            "audiences": self.audiences,
+            "authorities": self.authorities,
+            "keep_credentials": self.keep_credentials,
+            "hosts": self.hosts,
+            "timeout_seconds": self.timeout.as_secs_f64(),
+            "certificate_peers": self.certificate_peers,
+            "kubernetes": self.kubernetes.dump(),
+        })
+    }
+}

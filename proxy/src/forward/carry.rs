@@ -1,0 +1,359 @@
+//! Carries one request to a server behind that speaks HTTP/1.1, and its answer back, in one task: head and body leave
+//! together, and an answer that came in one piece goes on in one.
+//!
+//! Keeps at most one piece of each direction. Never sends a request again of which a byte was written, and never reuses a
+//! connection on which an answer did not end as it said.
+
+use super::Handover;
+use super::failure::error_of;
+use super::pool::{Link, Pool};
+use super::wire::{self, Answer, Body};
+use crate::error::Error;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_http::ResponseHeader;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A side that takes nothing for so long will not: without an end, a server that reads nothing and a caller who reads
+/// nothing would wait for each other for ever.
+const WRITE_TIMEOUT: Duration = super::WRITE_TIMEOUT;
+
+/// One exchange with the server.
+struct Carriage<'a> {
+    caller: &'a mut ServerSession,
+    handover: &'a mut Handover,
+    body_bytes_max: usize,
+    link: Link,
+    /// Of the request: what waits to be written, whether its body is framed in chunks, and whether all was taken.
+    out: BytesMut,
+    chunked: bool,
+    asked: bool,
+    /// Of the answer: what is still to come, once its head was there, and whether the connection may be used again.
+    body: Option<Body>,
+    keep: bool,
+    write_failed: bool,
+    head_sent: bool,
+    /// When a byte last moved in the direction that is waited for.
+    moved: Instant,
+}
+
+/// What happened next.
+enum Next {
+    Read(usize),
+    Wrote(usize),
+    WriteFailed,
+    Piece(Option<Bytes>),
+}
+
+impl Handover {
+    /// Whether the server is spoken to from here: everything but HTTP/2 and upgrades, which are pingora's.
+    pub fn is_plain(&self) -> bool {
+        !self.h2c && !self.upgrade
+    }
+
+    /// The whole passage, until the caller has all of the answer.
+    pub async fn carry(
+        &mut self,
+        caller: &mut ServerSession,
+        pool: &Arc<Pool>,
+        body_bytes_max: usize,
+    ) -> Result<(), Error> {
+        let (mut out, chunked) = self.request(caller)?;
+        let asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
+        let link = self.send(pool, &mut out).await?;
+        let mut carriage = Carriage {
+            caller,
+            handover: self,
+            body_bytes_max,
+            link,
+            out,
+            chunked,
+            asked,
+            body: None,
+            keep: false,
+            write_failed: false,
+            head_sent: false,
+            moved: Instant::now(),
+        };
+        carriage.run().await?;
+        let Carriage { link, keep, asked, out, write_failed, .. } = carriage;
+        if keep && asked && out.is_empty() && !write_failed {
+            pool.give_back(&self.upstream, link);
+        }
+        Ok(())
+    }
+
+    /// The head as the server sees it, and whether the body goes in chunks.
+    fn request(&mut self, caller: &mut ServerSession) -> Result<(BytesMut, bool), Error> {
+        let bodiless = caller.is_body_empty();
+        let head = &mut self.head;
+        if self.gauge.reads() {
+            head.headers.remove(ACCEPT_ENCODING);
+        }
+        // By the caller's framing: its length, unless it sends chunks.
+        let by_length = !head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
+        let chunked = !bodiless && !by_length;
+        if !wire::cleanse_request(&mut head.headers) {
+            return Err(Error::invalid("a header that says how the request is to be passed on makes no sense"));
+        }
+        for edit in std::mem::take(&mut self.edits) {
+            edit.apply(&mut head.headers);
+        }
+        wire::join_cookies(&mut head.headers);
+        // The authority of an absolute form, or of HTTP/2, says it better than any Host beside it (RFC 9112 §3.2.2).
+        let authority = caller.req_header().uri.authority().map(|authority| authority.as_str().as_bytes());
+        let host = authority.or_else(|| head.headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
+        let mut out = BytesMut::with_capacity(4 << 10);
+        wire::write_head(&mut out, &head.method, (&head.path, head.query.as_deref()), host);
+        if chunked {
+            head.headers.remove(CONTENT_LENGTH);
+            wire::write_line(&mut out, &TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
+        }
+        wire::write_headers(&mut out, &head.headers);
+        out.extend_from_slice(b"\r\n");
+        Ok((out, chunked))
+    }
+
+    /// Writes the beginning on a connection that takes it. One of which nothing was taken may be replaced.
+    async fn send(&mut self, pool: &Arc<Pool>, out: &mut BytesMut) -> Result<Link, Error> {
+        loop {
+            self.settle().await?;
+            let mut link = match pool.lease(&self.upstream, self.timeouts.connect).await {
+                Ok(link) => link,
+                Err(_) if self.may_wait() => continue,
+                Err(_) => return Err(Error::WorkerGone),
+            };
+            let first = poll_fn(|cx| link.poll_write(cx, out));
+            match tokio::time::timeout(WRITE_TIMEOUT, first).await {
+                Ok(Ok(count)) => {
+                    out.advance(count);
+                    return Ok(link);
+                }
+                Ok(Err(_)) if link.reused => {}
+                Ok(Err(_)) => return Err(Error::WorkerLost),
+                Err(_) => return Err(Error::UpstreamTimeout),
+            }
+        }
+    }
+}
+
+/// What of the body came with the head goes with the head. Returns whether that was all of it.
+fn take_what_is_there(
+    handover: &mut Handover,
+    caller: &mut ServerSession,
+    (out, chunked): (&mut BytesMut, bool),
+    body_bytes_max: usize,
+) -> Result<bool, Error> {
+    if caller.is_body_empty() {
+        return Ok(true);
+    }
+    match caller.read_request_body().now_or_never() {
+        Some(Ok(Some(piece))) => {
+            let done = caller.is_body_done();
+            handover.taken(piece.len(), body_bytes_max)?;
+            frame(out, chunked, Some(&piece), done);
+            Ok(done)
+        }
+        Some(Ok(None)) => {
+            frame(out, chunked, None, true);
+            Ok(true)
+        }
+        Some(Err(error)) => Err(error_of(&error.into_down(), false)),
+        None => Ok(false),
+    }
+}
+
+fn frame(out: &mut BytesMut, chunked: bool, piece: Option<&[u8]>, done: bool) {
+    match piece {
+        // An empty chunk would be the last one.
+        Some(piece) if chunked && !piece.is_empty() => wire::write_chunk(out, piece),
+        Some(piece) => out.extend_from_slice(piece),
+        None => {}
+    }
+    if chunked && done {
+        out.extend_from_slice(wire::LAST_CHUNK);
+    }
+}
+
+impl Carriage<'_> {
+    async fn run(&mut self) -> Result<(), Error> {
+        loop {
+            match self.next().await? {
+                Next::Read(0) => return self.ended().await,
+                Next::Read(_) => {
+                    self.moved = Instant::now();
+                    if self.relay().await? {
+                        return Ok(());
+                    }
+                }
+                Next::Wrote(count) => {
+                    self.moved = Instant::now();
+                    self.out.advance(count);
+                }
+                // It may have answered before it closed, and then that is the answer.
+                Next::WriteFailed => {
+                    self.out.clear();
+                    (self.asked, self.write_failed) = (true, true);
+                }
+                Next::Piece(piece) => self.pass_on(piece)?,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Next, Error> {
+        let Carriage { caller, link, out, asked, head_sent, .. } = self;
+        let (may_take, head_sent) = (out.is_empty() || *asked, *head_sent);
+        let limit = match out.is_empty() {
+            true => self.handover.timeouts.response,
+            false => Some(self.handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
+        };
+        let deadline = limit.map(|limit| self.moved + limit);
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let moved = poll_fn(|cx| {
+            if let Poll::Ready(read) = link.poll_read(cx) {
+                return Poll::Ready(read.map(Next::Read).map_err(|_| Error::WorkerLost));
+            }
+            if out.is_empty() {
+                return Poll::Pending;
+            }
+            link.poll_write(cx, out).map(|wrote| Ok(wrote.map_or(Next::WriteFailed, Next::Wrote)))
+        });
+        tokio::select! {
+            biased;
+            moved = moved => moved,
+            // Once all was asked, this only tells that the caller has left; after a failed write, what comes is dropped.
+            piece = caller.read_body_or_idle(false), if may_take => {
+                piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
+            }
+            () = late => Err(Error::UpstreamTimeout),
+        }
+    }
+
+    /// A piece of the request's body came, or its end.
+    fn pass_on(&mut self, piece: Option<Bytes>) -> Result<(), Error> {
+        if self.asked {
+            return Ok(());
+        }
+        self.asked = piece.is_none() || self.caller.is_body_done();
+        self.handover.taken(piece.as_ref().map_or(0, Bytes::len), self.body_bytes_max)?;
+        frame(&mut self.out, self.chunked, piece.as_deref(), self.asked);
+        self.moved = Instant::now();
+        Ok(())
+    }
+
+    /// Passes on what was read of the answer; true when that was all.
+    async fn relay(&mut self) -> Result<bool, Error> {
+        let mut tasks = Vec::with_capacity(2);
+        while self.body.is_none() {
+            let head_only = self.handover.head.method == Method::HEAD;
+            let read = wire::read_answer(&mut self.link.input, head_only).map_err(|why| self.nonsense(why))?;
+            let Some(answer) = read else { return Ok(false) };
+            let interim = answer.status.is_informational();
+            if let Some(task) = self.head(answer)? {
+                tasks.push(task);
+            }
+            if interim && !tasks.is_empty() {
+                self.tell(std::mem::take(&mut tasks)).await?;
+            }
+        }
+        let done = self.pieces(&mut tasks)?;
+        if !tasks.is_empty() {
+            self.tell(tasks).await?;
+        }
+        Ok(done)
+    }
+
+    /// The head of the answer for the caller; `None` for what it would not understand.
+    fn head(&mut self, answer: Answer) -> Result<Option<HttpTask>, Error> {
+        let Answer { status, mut headers, body, keep } = answer;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.nonsense("it switches to a protocol nobody asked for"));
+        }
+        let version = self.caller.req_header().version;
+        let unframed = self.handover.head.method != Method::HEAD && !body.is_done();
+        if unframed && version == Version::HTTP_11 && !headers.contains_key(CONTENT_LENGTH) {
+            // An http/1.0 caller is told the end by the close of the connection, and HTTP/2 has its own frames.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let mut response = ResponseHeader::build_no_case(status, Some(headers.len() + 4)).map_err(|_| bad_head())?;
+        for (name, value) in &headers {
+            response.append_header(name, value.clone()).map_err(|_| bad_head())?;
+        }
+        self.handover.answered(&mut response);
+        if status.is_informational() {
+            return Ok((version == Version::HTTP_11).then(|| HttpTask::Header(Box::new(response), false)));
+        }
+        let done = body.is_done();
+        (self.body, self.keep) = (Some(body), keep);
+        Ok(Some(HttpTask::Header(Box::new(response), done)))
+    }
+
+    /// Turns what was read of the body into tasks; true if it is complete.
+    fn pieces(&mut self, tasks: &mut Vec<HttpTask>) -> Result<bool, Error> {
+        let Some(body) = &mut self.body else { return Ok(false) };
+        let (ended_with_head, mut said) = (body.is_done(), false);
+        while let Some(piece) = body.take(&mut self.link.input).map_err(|why| nonsense(why, self.head_sent))? {
+            let mut piece = Some(piece);
+            self.handover.passes(&mut piece)?;
+            tasks.extend(piece.map(|piece| HttpTask::Body(Some(piece), false)));
+            if self.handover.said_at.is_some() {
+                // The last word was ours: what the server still says is not heard.
+                (said, self.keep) = (true, false);
+                break;
+            }
+        }
+        if !said && !body.is_done() {
+            return Ok(false);
+        }
+        match tasks.last_mut() {
+            _ if ended_with_head => {}
+            Some(HttpTask::Body(_, end)) => *end = true,
+            _ => tasks.push(HttpTask::Body(None, true)),
+        }
+        Ok(true)
+    }
+
+    /// The server closed. That may be the end of its answer.
+    async fn ended(&mut self) -> Result<(), Error> {
+        self.keep = false;
+        if self.body != Some(Body::UntilClose) {
+            return Err(Error::WorkerLost);
+        }
+        self.tell(vec![HttpTask::Body(None, true)]).await
+    }
+
+    async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Error> {
+        self.head_sent |= self.body.is_some();
+        match tokio::time::timeout(WRITE_TIMEOUT, self.caller.response_duplex_vec(tasks)).await {
+            Ok(Ok(_)) => {
+                self.moved = Instant::now();
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(Error::CallerLeft),
+        }
+    }
+
+    fn nonsense(&self, why: wire::Nonsense) -> Error {
+        nonsense(why, self.head_sent)
+    }
+}
+
+fn bad_head() -> Error {
+    nonsense("its head is none", false)
+}
+
+fn nonsense(why: wire::Nonsense, head_sent: bool) -> Error {
+    if head_sent { Error::WorkerLost } else { Error::WorkerNonsense { reason: why.into() } }
+}
