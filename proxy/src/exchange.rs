@@ -246,7 +246,7 @@ impl Exchange {
         Ok(Permitted { routed, strips, token, edits, _authorized: authorized })
     }
 
-    /// The way out of this page: the place is taken, the rest is pingora's.
+    /// The way out of this page: the place is taken, the rest is `forward`.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
         let Permitted { routed, strips, token, edits: changes, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
