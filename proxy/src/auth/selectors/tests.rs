@@ -23,7 +23,7 @@ struct Case {
     array: Vec<String>,
 }
 
-/// What gjson (Go, 1.18.0) says of the same documents and paths: made by `tests/goldens/selectors/oracle`.
+/// What gjson (Go, v1.20.1) says of the same documents and paths: made by `tests/goldens/selectors/oracle`.
 #[test]
 fn does_a_path_find_what_gjson_finds() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/selectors");
