@@ -48,8 +48,10 @@ impl Index {
     }
 
     fn named(&self, host: &str) -> Option<&Arc<Pipeline>> {
+        // As in Authorino, `*.x` is a wildcard over `x` too.
+        let itself = format!(".{host}");
         let dots = host.match_indices('.').map(|(at, _)| &host[at..]);
-        let mut suffixes = dots.chain(std::iter::once(""));
+        let mut suffixes = std::iter::once(&*itself).chain(dots).chain(std::iter::once(""));
         self.exact.get(host).or_else(|| suffixes.find_map(|suffix| self.wildcards.get(suffix)))
     }
 
@@ -70,4 +72,25 @@ impl Index {
 fn without_port(host: &str) -> Option<&str> {
     let (name, port) = host.rsplit_once(':')?;
     port.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_is_the_name_under_a_wildcard() {
+        let ready = |host: &str| {
+            (vec![host.to_owned()], Arc::new(Pipeline { name: host.into(), ..Pipeline::default() }), String::new())
+        };
+        let mut problems = Vec::new();
+        let index = Index::new(vec![ready("*.test"), ready("*.x.test"), ready("y.test")], &mut problems);
+        let of = |host: &str| index.find(host).map(|pipeline| pipeline.name.to_string());
+        for (host, expected) in
+            [("a.x.test", "*.x.test"), ("X.test:80", "*.x.test"), ("y.test", "y.test"), ("b.y.test", "*.test")]
+        {
+            assert_eq!(of(host).as_deref(), Some(expected), "{host}");
+        }
+        assert_eq!((of("other"), problems.len()), (None, 0));
+    }
 }
