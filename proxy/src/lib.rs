@@ -26,6 +26,7 @@ pub mod message;
 pub mod metrics;
 pub mod net;
 pub mod outbound;
+mod percent;
 pub mod policy;
 pub mod record;
 pub mod redirect;

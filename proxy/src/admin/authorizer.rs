@@ -7,9 +7,8 @@ use crate::metrics::Metrics;
 use crate::record::unix_now;
 use crate::tls::Identity;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub struct Office {
     pub metrics: Arc<Metrics>,
@@ -19,19 +18,11 @@ pub struct Office {
 
 /// Answers for ever. All of it is for everybody: it says nothing that gateways do not see.
 pub async fn serve(listener: TcpListener, office: Arc<Office>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok((tcp, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+    let attend_one = |tcp, _| {
         let office = office.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let _ = tokio::time::timeout(TIMEOUT, attend(&office, tcp)).await;
-        });
-    }
+        async move { drop(tokio::time::timeout(TIMEOUT, attend(&office, tcp)).await) }
+    };
+    http::attend_each(listener, CONNECTIONS_MAX, attend_one).await
 }
 
 async fn attend(office: &Office, mut tcp: TcpStream) -> std::io::Result<()> {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,26 +21,17 @@ pub async fn serve(listener: TcpListener, identity: Option<Arc<Identity>>) {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
     });
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok((tcp, _)) = listener.accept().await else {
-            // Mostly: out of file descriptors.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+    let attend_one = |tcp, _| {
         let tls = tls.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let answered = async move {
-                match tls {
-                    Some(tls) => answer(tls.accept(tcp).await?).await,
-                    None => answer(tcp).await,
-                }
-            };
-            let _ = tokio::time::timeout(TIMEOUT, answered).await;
-        });
-    }
+        let answered = async move {
+            match tls {
+                Some(tls) => answer(tls.accept(tcp).await?).await,
+                None => answer(tcp).await,
+            }
+        };
+        async move { drop(tokio::time::timeout(TIMEOUT, answered).await) }
+    };
+    http::attend_each(listener, CONNECTIONS_MAX, attend_one).await
 }
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {

@@ -4,7 +4,12 @@
 //! connection.
 
 use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -72,6 +77,27 @@ impl Reply {
             text.push_str(&self.body);
         }
         text.into_bytes()
+    }
+}
+
+/// Attends to connections for ever, to so many at once; those beyond are closed unheard.
+pub async fn attend_each<F>(listener: TcpListener, at_once: usize, attend: impl Fn(TcpStream, SocketAddr) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(at_once));
+    loop {
+        let Ok((tcp, peer)) = listener.accept().await else {
+            // Mostly: out of file descriptors.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let attended = attend(tcp, peer);
+        tokio::spawn(async move {
+            let _place = place;
+            attended.await;
+        });
     }
 }
 

@@ -4,6 +4,7 @@
 //! Never takes a credential, only the SHA-256 of one: it would end in somebody's shell history.
 
 use super::http::Reply;
+use crate::auth::credential::sha256_of_hex;
 use crate::auth::revocations::Revoked;
 use crate::auth::verdicts::Which;
 use serde::Deserialize;
@@ -28,20 +29,9 @@ pub fn parse(body: &[u8]) -> Result<Which, Reply> {
         (Some(true), None, None, None) => Ok(Which::All),
         (None, Some(subject), None, None) if !subject.is_empty() => Ok(Which::Subject(subject)),
         (None, None, Some(issuer), None) if !issuer.is_empty() => Ok(Which::Issuer(issuer)),
-        (None, None, None, Some(hex)) => digest(&hex).map(Which::Credential).ok_or_else(usage),
+        (None, None, None, Some(hex)) => sha256_of_hex(&hex).map(Which::Credential).ok_or_else(usage),
         _ => Err(usage()),
     }
-}
-
-fn digest(hex: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// The same, for exchanges that run.

@@ -18,11 +18,10 @@ use crate::server::Running;
 use crate::tls::{Identity, Status};
 use http::{Reply, Request};
 use serde_json::json;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 /// For reading a request, and again for writing its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,19 +38,11 @@ pub struct Office {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, office: Arc<Office>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok((tcp, peer)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+    let attend_one = |tcp, peer: SocketAddr| {
         let office = office.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            attend(&office, tcp, peer.ip()).await;
-        });
-    }
+        async move { attend(&office, tcp, peer.ip()).await }
+    };
+    http::attend_each(listener, CONNECTIONS_MAX, attend_one).await
 }
 
 /// One connection. Each step has its own bound: a probe may take as long as it is allowed to.

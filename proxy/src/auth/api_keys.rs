@@ -3,6 +3,7 @@
 //! Never holds a key itself: a file of hashes may be read by whoever reads backups. Never compares in a time that says
 //! how much of a key was right.
 
+use super::credential::sha256_of_hex;
 use crate::files::read_bounded;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
@@ -103,7 +104,7 @@ fn parse(text: &str) -> Result<Vec<(Digest, Holder)>, String> {
     let mut holders: Vec<(Digest, Holder)> = Vec::with_capacity(lines.len());
     let mut seen = HashMap::new();
     for (index, line) in lines.into_iter().enumerate() {
-        let digest = hex(&line.sha256).ok_or_else(|| {
+        let digest = sha256_of_hex(&line.sha256).ok_or_else(|| {
             format!("[{index}].sha256: must be 64 hexadecimal digits; `outrider token api-key` makes them")
         })?;
         if line.name.is_empty() || line.name.contains(char::is_control) {
@@ -121,17 +122,6 @@ fn parse(text: &str) -> Result<Vec<(Digest, Holder)>, String> {
         holders.push((digest, Holder { subject, claims, expires_at_unix: line.expires_at_unix }));
     }
     Ok(holders)
-}
-
-fn hex(text: &str) -> Option<Digest> {
-    let mut digest = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// A line for the file, as [`load`] reads it.

@@ -93,21 +93,12 @@ impl Caller {
         if !self.consumes() {
             return Vec::new();
         }
-        let mut strips: Vec<Edit> = self.pipeline.credentials().map(strip).collect();
+        let mut strips: Vec<Edit> = self.pipeline.credentials().map(Edit::strip_of).collect();
         // Our own list of methods says of no place that it is for anybody else.
         if !self.pipeline.explains {
             strips.extend(CREDENTIALS.map(Edit::Strip));
         }
         strips
-    }
-}
-
-fn strip(location: &Location) -> Edit {
-    match location {
-        Location::Bearer => Edit::Strip(AUTHORIZATION),
-        Location::Header(name, _) => Edit::Strip(name.clone()),
-        Location::Parameter(name) => Edit::StripParameter(name.clone()),
-        Location::Cookie(name) => Edit::StripCookie(name.clone()),
     }
 }
 

@@ -87,6 +87,18 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Reason> {
     }
 }
 
+/// A SHA-256 as people write it: 64 hexadecimal digits of either case.
+pub fn sha256_of_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(digest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,7 @@ pub mod selectors;
 pub mod site;
 pub mod values;
 pub mod verdicts;
+pub mod vouched;
 
 pub use callers::{Authenticator, Authorized, Caller};
 
@@ -137,6 +138,14 @@ pub struct Request<'a> {
     /// What a gateway that asks for others said of the request, in the shape of the authorization JSON; goes over what we
     /// see of its own connection.
     pub extra: Option<&'a serde_json::Value>,
+}
+
+/// A host as a caller named it, less its port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
 }
 
 /// A caller whose name is known.

@@ -223,12 +223,7 @@ impl Authenticated {
     /// What to change before the request is sent on. Headers that only we may set are stripped without a token too.
     pub fn edits(&self) -> Vec<Edit> {
         let mut edits: Vec<Edit> = self.outputs.iter().cloned().map(Edit::Strip).collect();
-        edits.extend(self.consumed.iter().map(|location| match location {
-            Location::Bearer => Edit::Strip(http::header::AUTHORIZATION),
-            Location::Header(name, _) => Edit::Strip(name.clone()),
-            Location::Parameter(name) => Edit::StripParameter(name.clone()),
-            Location::Cookie(name) => Edit::StripCookie(name.clone()),
-        }));
+        edits.extend(self.consumed.iter().map(Edit::strip_of));
         let set = self.accepted.iter().flat_map(|accepted| &accepted.headers);
         edits.extend(set.map(|(name, value)| Edit::Set(name.clone(), value.clone())));
         edits
@@ -237,6 +232,18 @@ impl Authenticated {
     /// Does the edits.
     pub fn apply(&self, head: &mut Head) {
         apply(&self.edits(), head);
+    }
+}
+
+impl Edit {
+    /// What takes a credential from its place.
+    pub fn strip_of(location: &Location) -> Edit {
+        match location {
+            Location::Bearer => Edit::Strip(http::header::AUTHORIZATION),
+            Location::Header(name, _) => Edit::Strip(name.clone()),
+            Location::Parameter(name) => Edit::StripParameter(name.clone()),
+            Location::Cookie(name) => Edit::StripCookie(name.clone()),
+        }
     }
 }
 

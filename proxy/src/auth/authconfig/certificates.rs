@@ -67,14 +67,13 @@ fn source(raw: Option<RawSource>, entry: &mut Entry<'_>) -> Option<Source> {
         }
         parsed
     };
-    let value =
-        |from: RawValueFrom, entry: &mut Entry<'_>| match from.compile(&format!("{}.x509.source", entry.path)) {
-            Ok(from) => Some(Source::Value(from)),
-            Err(problem) => {
-                entry.problems.push(problem);
-                None
-            }
-        };
+    let value = |from: RawValueFrom, entry: &mut Entry<'_>| match from.compile(&format!("{}.x509.source", entry.path)) {
+        Ok(from) => Some(Source::Value(from)),
+        Err(problem) => {
+            entry.problems.push(problem);
+            None
+        }
+    };
     let Some(raw) = raw else {
         return value(RawValueFrom { selector: Some(SHOWN.into()), ..RawValueFrom::default() }, entry);
     };

@@ -4,6 +4,7 @@
 
 use super::Ready;
 use crate::auth::pipeline::Pipeline;
+use crate::auth::without_port;
 use crate::policy::Problem;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl Index {
     /// `host` as it came, perhaps with a port.
     pub fn find(&self, host: &str) -> Option<&Arc<Pipeline>> {
         let host = host.to_ascii_lowercase();
-        self.named(&host).or_else(|| self.named(without_port(&host)?))
+        self.named(&host).or_else(|| self.named(without_port(&host)))
     }
 
     fn named(&self, host: &str) -> Option<&Arc<Pipeline>> {
@@ -67,11 +68,6 @@ impl Index {
     pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
         self.exact.values().chain(self.wildcards.values())
     }
-}
-
-fn without_port(host: &str) -> Option<&str> {
-    let (name, port) = host.rsplit_once(':')?;
-    port.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
 }
 
 #[cfg(test)]

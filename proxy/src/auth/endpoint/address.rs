@@ -3,10 +3,10 @@
 //! What a request says fills one path segment or one value of a query and cannot leave it. It chooses no host, unless
 //! the operator listed those it may choose.
 
-use super::encode;
 use crate::auth::expressions::Expression;
 use crate::auth::selectors::Selector;
 use crate::auth::site::HostPattern;
+use crate::percent;
 use http::Uri;
 use serde_json::Value;
 
@@ -66,7 +66,7 @@ impl Address {
         for piece in split(template)? {
             match piece {
                 Ok(literal) => {
-                    let literal = encode::url(&literal)?;
+                    let literal = percent::url(&literal)?;
                     before.push_str(&literal);
                     place = after(place, &literal, &before);
                     pieces.push(Piece::Text(literal));
@@ -106,7 +106,7 @@ impl Address {
         let url = match &self.parts {
             Parts::Pieces(pieces) => join(pieces, root)?,
             Parts::Expression(expression) => match expression.evaluate(root).map_err(|words| words.to_string())? {
-                Value::String(url) => encode::url(&url)?,
+                Value::String(url) => percent::url(&url)?,
                 _ => return Err("the URL's expression gives no string".into()),
             },
         };
@@ -145,8 +145,8 @@ fn join(pieces: &[Piece], root: &Value) -> Result<String, String> {
                     return Err("a value for the URL has a control character".into());
                 }
                 match place {
-                    Place::Origin => url.push_str(&encode::url(&text)?),
-                    Place::Path | Place::Query => encode::push_part(&text, &mut url),
+                    Place::Origin => url.push_str(&percent::url(&text)?),
+                    Place::Path | Place::Query => percent::push_part(&text, &mut url),
                 }
             }
         }

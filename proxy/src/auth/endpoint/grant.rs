@@ -3,10 +3,11 @@
 //! One token for all callers until shortly before it expires, fetched by one of them. Never logs an answer: it is the
 //! secret.
 
+use super::ANSWER_BYTES_MAX;
 use super::kept::Kept;
-use super::{ANSWER_BYTES_MAX, encode};
 use crate::auth::secrets::Hidden;
 use crate::fetch::Client;
+use crate::percent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -113,7 +114,7 @@ impl Tokens {
         } else {
             request = request.header(header::AUTHORIZATION, basic(&grant.id, grant.secret.reveal()));
         }
-        let request = request.body(encode::form(pairs).into()).map_err(|_| "the token server's URL is none")?;
+        let request = request.body(percent::form(pairs).into()).map_err(|_| "the token server's URL is none")?;
         let sent = self.client.send(request, grant.timeout, ANSWER_BYTES_MAX).await;
         sent.map_err(|error| format!("no answer of the token server: {error}"))
     }
@@ -122,9 +123,9 @@ impl Tokens {
 /// RFC 6749, section 2.3.1: both are form-encoded before they are joined.
 fn basic(id: &str, secret: &str) -> HeaderValue {
     let mut pair = String::new();
-    encode::push_form(id, &mut pair);
+    percent::push_form(id, &mut pair);
     pair.push(':');
-    encode::push_form(secret, &mut pair);
+    percent::push_form(secret, &mut pair);
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).expect("base64 is ASCII");
     value.set_sensitive(true);
     value

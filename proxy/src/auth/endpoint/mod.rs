@@ -6,14 +6,12 @@
 
 mod address;
 mod discovery;
-mod encode;
 mod grant;
 mod kept;
 mod raw;
 
 pub use address::Address;
 pub use discovery::{Discovery, get};
-pub use encode::push_part;
 pub use grant::{Grant, Tokens};
 pub use kept::Kept;
 pub use raw::{RawCredentials, RawHttpEndpoint, RawSecretKey, absolute};
@@ -23,6 +21,7 @@ use super::secrets::Hidden;
 use super::selectors::text_of;
 use super::values::ValueFrom;
 use crate::fetch::Client;
+use crate::percent;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde_json::Value;
@@ -173,7 +172,7 @@ fn with_parameter(uri: &Uri, name: &str, secret: &str) -> Result<Uri, String> {
         path.push_str(query);
         path.push('&');
     }
-    path.push_str(&encode::form([(name, secret)]));
+    path.push_str(&percent::form([(name, secret)]));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path.try_into().map_err(|_| "the secret makes the URL too long")?);
     Uri::from_parts(parts).map_err(|_| "the secret makes the URL too long".into())
@@ -220,7 +219,7 @@ impl Body {
             Some(ContentType::Json) => Value::Object(values).to_string(),
             _ => {
                 let texts: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), text_of(value))).collect();
-                encode::form(texts.iter().map(|(name, value)| (*name, &**value)))
+                percent::form(texts.iter().map(|(name, value)| (*name, &**value)))
             }
         })
     }

@@ -5,10 +5,11 @@
 
 use super::{Fetched, Source};
 use crate::auth::ConfigProblem;
-use crate::auth::endpoint::{Discovery, Grant, Kept, Tokens, absolute, get, push_part, timeout};
+use crate::auth::endpoint::{Discovery, Grant, Kept, Tokens, absolute, get, timeout};
 use crate::auth::secrets::Hidden;
 use crate::auth::site::{Site, parse, problem};
 use crate::fetch::Client;
+use crate::percent;
 use futures_util::StreamExt;
 use http::Uri;
 use serde::Deserialize;
@@ -123,7 +124,7 @@ impl Protection {
     /// The registry's resource at an encoded value.
     fn at(&self, before: &str, value: &str) -> Result<Uri, String> {
         let mut url = format!("{}{before}", self.resources);
-        push_part(value, &mut url);
+        percent::push_part(value, &mut url);
         absolute(&url)
     }
 }

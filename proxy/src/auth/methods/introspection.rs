@@ -5,10 +5,12 @@
 
 use super::{Known, Memory, Method, Presented, Tools};
 use crate::auth::verdicts::{Answer, Verdicts};
+use crate::auth::vouched::{self, Said, Vouched};
 use crate::auth::{ConfigProblem, Identity, Reason, Request};
 use crate::config::{self, ClientSecret};
 use crate::fetch::{Client, Trust};
 use crate::files::read_bounded;
+use crate::percent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -21,21 +23,11 @@ pub const NAME: &str = "introspection";
 
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 const SECRET_BYTES_MAX: u64 = 16 << 10;
-/// A JSON tree in memory against its text.
-const JSON_BYTES: usize = 3;
 
 pub struct Introspection {
     config: config::Introspection,
     client: Client,
-    verdicts: Arc<Verdicts<Result<Active, Reason>>>,
-}
-
-/// What the server said of a good token.
-struct Active {
-    subject: String,
-    issuer: String,
-    claims: Arc<Value>,
-    expires_at_unix: Option<u64>,
+    verdicts: Arc<Verdicts<Said>>,
 }
 
 pub fn open(config: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
@@ -88,17 +80,10 @@ impl Introspection {
         if active.expires_at_unix.is_some_and(|end| now_unix >= end) {
             return Err(Reason::Expired);
         }
-        Ok(Identity {
-            subject: active.subject.clone(),
-            issuer: active.issuer.clone(),
-            method: NAME,
-            claims: active.claims.clone(),
-            spiffe: request.peer.spiffe.clone(),
-            expires_at_unix: active.expires_at_unix,
-        })
+        Ok(active.identity(NAME, request.peer))
     }
 
-    async fn ask(&self, token: &str, now_unix: u64) -> Result<Answer<Result<Active, Reason>>, String> {
+    async fn ask(&self, token: &str, now_unix: u64) -> Result<Answer<Said>, String> {
         let answer = self.client.send(self.question(token)?, self.config.timeout, ANSWER_BYTES_MAX).await;
         let answer = answer.map_err(|error| error.to_string())?;
         match answer.status() {
@@ -113,15 +98,15 @@ impl Introspection {
     /// Section 2.1. Who we are goes by Basic, each half encoded as RFC 6749, section 2.3.1, asks.
     fn question(&self, token: &str) -> Result<http::Request<Bytes>, String> {
         let (id, secret) = match &self.config.client {
-            ClientSecret::Files { id, secret: key } => (encoded(&secret(id)?), encoded(&secret(key)?)),
-            ClientSecret::Given { id, secret } => (encoded(id.reveal()), encoded(secret.reveal())),
+            ClientSecret::Files { id, secret: key } => (percent::part(&secret(id)?), percent::part(&secret(key)?)),
+            ClientSecret::Given { id, secret } => (percent::part(id.reveal()), percent::part(secret.reveal())),
         };
         let mut basic = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))
             .expect("base64 can stand in a header");
         basic.set_sensitive(true);
-        let mut body = format!("token={}", encoded(token));
+        let mut body = format!("token={}", percent::part(token));
         if let Some(hint) = &self.config.token_type_hint {
-            body = format!("{body}&token_type_hint={}", encoded(hint));
+            body = format!("{body}&token_type_hint={}", percent::part(hint));
         }
         http::Request::post(&self.config.endpoint)
             .header(header::AUTHORIZATION, basic)
@@ -132,34 +117,17 @@ impl Introspection {
     }
 
     /// Section 2.2. An error if the server said nothing that can be understood.
-    fn read(&self, body: &[u8], now_unix: u64) -> Result<Answer<Result<Active, Reason>>, String> {
+    fn read(&self, body: &[u8], now_unix: u64) -> Result<Answer<Said>, String> {
         let Ok(Value::Object(said)) = serde_json::from_slice(body) else {
             return Err("answered no JSON object".into());
         };
         if !said.get("active").is_some_and(Value::is_boolean) {
             return Err("answered without `active`".into());
         }
-        match self.active(&said, now_unix) {
-            Ok(active) => {
-                let (subject, issuer) = (active.subject.clone(), active.issuer.clone());
-                let expires_at_unix = active.expires_at_unix;
-                Ok(Answer {
-                    good: true,
-                    value: Ok(active),
-                    bytes: body.len() * JSON_BYTES,
-                    subject,
-                    issuer,
-                    expires_at_unix,
-                })
-            }
-            Err(reason) => {
-                let (subject, issuer) = (String::new(), String::new());
-                Ok(Answer { good: false, value: Err(reason), bytes: 0, subject, issuer, expires_at_unix: None })
-            }
-        }
+        Ok(vouched::answer(self.active(&said, now_unix), body.len()))
     }
 
-    fn active(&self, said: &Map<String, Value>, now_unix: u64) -> Result<Active, Reason> {
+    fn active(&self, said: &Map<String, Value>, now_unix: u64) -> Said {
         if said["active"] != true {
             return Err(Reason::Rejected);
         }
@@ -198,7 +166,7 @@ impl Introspection {
             return Err(Reason::Subject);
         }
         let (subject, issuer) = (subject.to_owned(), issuer.to_owned());
-        Ok(Active { subject, issuer, claims: Arc::new(Value::Object(said.clone())), expires_at_unix })
+        Ok(Vouched { subject, issuer, claims: Arc::new(Value::Object(said.clone())), expires_at_unix })
     }
 }
 
@@ -211,18 +179,6 @@ fn secret(file: &Path) -> Result<String, String> {
         "" => Err(problem("is empty".into())),
         text => Ok(text.to_owned()),
     }
-}
-
-/// `application/x-www-form-urlencoded`, with nothing but letters, digits and `-._~` left as it is.
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 
 use super::{Known, Memory, Method, Presented, Tools};
 use crate::auth::verdicts::{Answer, Verdicts};
-use crate::auth::{ConfigProblem, Identity, Reason, Request};
+use crate::auth::vouched::{self, Said, Vouched};
+use crate::auth::{ConfigProblem, Identity, Reason, Request, without_port};
 use crate::config::{self, Audiences};
 use crate::kube::client::Client;
 use base64::Engine;
@@ -22,15 +23,7 @@ const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 pub struct TokenReview {
     client: Client,
     audiences: Audiences,
-    verdicts: Arc<Verdicts<Result<Reviewed, Reason>>>,
-}
-
-/// What the API said of a good token.
-struct Reviewed {
-    subject: String,
-    issuer: String,
-    status: Arc<Value>,
-    expires_at_unix: Option<u64>,
+    verdicts: Arc<Verdicts<Said>>,
 }
 
 pub fn open(config: &config::Method, _: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
@@ -65,6 +58,7 @@ impl TokenReview {
 
     async fn known(&self, token: &str, request: &Request<'_>) -> Result<Identity, Reason> {
         let audiences = match &self.audiences {
+            // As Authorino asks for it where no audience is configured.
             Audiences::Host => vec![without_port(request.host)],
             Audiences::Server => Vec::new(),
             Audiences::These(these) => these.iter().map(String::as_str).collect(),
@@ -87,22 +81,10 @@ impl TokenReview {
             }
         };
         let reviewed = kept.value.as_ref().map_err(|reason| *reason)?;
-        Ok(Identity {
-            subject: reviewed.subject.clone(),
-            issuer: reviewed.issuer.clone(),
-            method: NAME,
-            claims: reviewed.status.clone(),
-            spiffe: request.peer.spiffe.clone(),
-            expires_at_unix: reviewed.expires_at_unix,
-        })
+        Ok(reviewed.identity(NAME, request.peer))
     }
 
-    async fn review(
-        &self,
-        token: &str,
-        audiences: &[&str],
-        says: Says,
-    ) -> Result<Answer<Result<Reviewed, Reason>>, String> {
+    async fn review(&self, token: &str, audiences: &[&str], says: Says) -> Result<Answer<Said>, String> {
         let mut spec = json!({"token": token});
         if !audiences.is_empty() {
             spec["audiences"] = json!(audiences);
@@ -114,33 +96,27 @@ impl TokenReview {
 }
 
 /// What a review's status says; an error if it says nothing.
-fn read(status: Value, audiences: &[&str], says: Says) -> Result<Answer<Result<Reviewed, Reason>>, String> {
-    let refused = |reason| {
-        let (subject, issuer) = (String::new(), String::new());
-        Answer { good: false, value: Err(reason), bytes: 0, subject, issuer, expires_at_unix: None }
-    };
+fn read(status: Value, audiences: &[&str], says: Says) -> Result<Answer<Said>, String> {
     if !status.is_object() {
         return Err("the TokenReview has no status".into());
     }
     if status["authenticated"] != true {
-        return Ok(refused(Reason::Rejected));
+        return Ok(vouched::answer(Err(Reason::Rejected), 0));
     }
     // A server that knows nothing of audiences names none; then the token is good for the API server, and not for us.
     let named = status["audiences"].as_array().into_iter().flatten();
     let fits = named.filter_map(Value::as_str).any(|audience| audiences.contains(&audience));
     if !audiences.is_empty() && !fits {
-        return Ok(refused(Reason::Audience));
+        return Ok(vouched::answer(Err(Reason::Audience), 0));
     }
     let subject = status["user"]["username"].as_str().unwrap_or_default().to_owned();
     if subject.is_empty() {
-        return Ok(refused(Reason::Subject));
+        return Ok(vouched::answer(Err(Reason::Subject), 0));
     }
     let expires_at_unix = says.end();
     let issuer = says.iss.unwrap_or_default();
-    let bytes = status.to_string().len() * JSON_BYTES;
-    let reviewed =
-        Reviewed { subject: subject.clone(), issuer: issuer.clone(), status: Arc::new(status), expires_at_unix };
-    Ok(Answer { good: true, value: Ok(reviewed), bytes, subject, issuer, expires_at_unix })
+    let bytes = status.to_string().len();
+    Ok(vouched::answer(Ok(Vouched { subject, issuer, claims: Arc::new(status), expires_at_unix }), bytes))
 }
 
 /// What a token says of itself, if it is a JWT; worth something only once somebody else has said that it is good.
@@ -166,17 +142,6 @@ impl Says {
         self.exp.filter(|end| end.is_finite()).map(|end| end as u64)
     }
 }
-
-/// As Authorino asks for it where no audience is configured.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
-}
-
-/// A JSON tree in memory against its text.
-const JSON_BYTES: usize = 3;
 
 #[cfg(test)]
 mod tests;

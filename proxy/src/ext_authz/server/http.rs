@@ -5,6 +5,7 @@
 
 use super::answer::Decision;
 use super::{Desk, Protocol};
+use crate::percent;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::HOST;
@@ -111,13 +112,7 @@ fn url_encoded_pem(leaf: &CertificateDer<'_>) -> String {
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
-    for byte in pem.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            b' ' => encoded.push('+'),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
+    percent::push_form(&pem, &mut encoded);
     encoded
 }
 

@@ -20,6 +20,7 @@ pub use watch::Change;
 use crate::config::Kubernetes;
 use crate::fetch::{self, FetchError, Trust};
 use crate::files::{Stamp, read_bounded};
+use crate::percent;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -124,7 +125,7 @@ impl Collection {
     fn query(&self, more: &[(&str, &str)]) -> String {
         let own = [("labelSelector", self.labels.as_str()), ("fieldSelector", self.fields.as_str())];
         let all = own.iter().chain(more).filter(|(_, value)| !value.is_empty());
-        let pairs: Vec<String> = all.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let pairs: Vec<String> = all.map(|(name, value)| format!("{name}={}", percent::part(value))).collect();
         format!("{}?{}", self.path, pairs.join("&"))
     }
 }
@@ -133,12 +134,6 @@ impl Collection {
 pub struct List {
     pub items: Vec<Value>,
     pub resource_version: String,
-}
-
-/// RFC 3986's unreserved characters stay.
-pub fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Cheap to clone.

@@ -14,6 +14,13 @@ fn push_hex(byte: u8, out: &mut String) {
 }
 
 /// As one path segment or one value of a query: nothing in `text` can end either.
+pub fn part(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_part(text, &mut out);
+    out
+}
+
+/// The same, behind what is there.
 pub fn push_part(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if is_unreserved(byte) { out.push(char::from(byte)) } else { push_hex(byte, out) }
