@@ -197,7 +197,7 @@ impl Exchange {
         let mut caller = match known {
             Ok(caller) => Some(caller),
             Err(_) if routed.is_open() => None,
-            Err(refusal) => return Err(floor.decided(Err(refusal)).err().expect("a refusal is no decision to let in")),
+            Err(refusal) => return Err(floor.decided(Err(refusal)).expect_err("a refusal is no decision to let in")),
         };
         let in_force = self.policies.as_ref().map(|policies| policies.current());
         let token = in_force.as_ref().map(|them| them.requests.authenticate(&routed.head, now_unix)).transpose()?;

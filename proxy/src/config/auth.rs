@@ -245,7 +245,7 @@ fn location(raw: &Option<RawLocation>, path: &str, p: &mut Problems) -> Location
     match (&raw.bearer, &raw.header, &raw.query, &raw.cookie) {
         (Some(Nothing {}), None, None, None) => Location::Bearer,
         (None, Some(header), None, None) => match HeaderName::try_from(header.name.as_str()) {
-            Ok(name) => return Location::Header(name, header.prefix.clone()),
+            Ok(name) => Location::Header(name, header.prefix.clone()),
             Err(_) => {
                 p.add(&format!("{path}.header.name"), format!("`{}` is no header's name", header.name));
                 Location::Bearer

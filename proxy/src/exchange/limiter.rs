@@ -113,7 +113,7 @@ impl Meter {
     pub fn asking(&mut self) -> Option<impl Future<Output = Answer> + Send + use<>> {
         let service = self.limiter.as_ref()?.service.clone()?;
         let calls = std::mem::take(&mut self.calls);
-        (!calls.is_empty()).then(|| async move { service.ask(calls).await })
+        (!calls.is_empty()).then_some(async move { service.ask(calls).await })
     }
 
     /// What it said.

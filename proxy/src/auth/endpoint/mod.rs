@@ -49,7 +49,7 @@ pub struct Endpoint {
 /// What says that it is us who ask.
 enum Credential {
     Shared(Hidden),
-    Granted(Tokens),
+    Granted(Box<Tokens>),
 }
 
 enum Body {

@@ -162,7 +162,7 @@ impl RawHttpEndpoint {
         let location = location.map_err(|words| problem(problems, format!("{path}.credentials"), words)).ok();
         // Of both, the token is shown: so Authorino documents it.
         let credential = match (&self.oauth2, &self.shared_secret_ref) {
-            (Some(raw), _) => raw.clone().compile(site).map(Credential::Granted).map_err(|(key, words)| (key, words)),
+            (Some(raw), _) => raw.clone().compile(site).map(|tokens| Credential::Granted(Box::new(tokens))),
             (None, Some(secret)) => site
                 .secret(&secret.name, &secret.key)
                 .map(Credential::Shared)

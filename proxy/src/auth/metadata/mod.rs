@@ -20,14 +20,16 @@ pub trait Source: Send + Sync {
     fn fetch<'a>(&'a self, root: &'a Value) -> Fetched<'a>;
 }
 
+/// From the settings under a kind's key, which are at the path.
+pub type Open = fn(Value, &str, &Site<'_>, &mut Vec<ConfigProblem>) -> Option<Box<dyn Source>>;
+
 /// A line of the table.
 pub struct Kind {
     /// The key of its settings in a policy.
     pub name: &'static str,
     /// As Authorino's metrics call it.
     pub label: &'static str,
-    /// From the settings under that key, which are at `path`.
-    pub open: fn(Value, &str, &Site<'_>, &mut Vec<ConfigProblem>) -> Option<Box<dyn Source>>,
+    pub open: Open,
 }
 
 /// All sources, sorted by name.

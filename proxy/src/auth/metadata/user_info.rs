@@ -36,7 +36,7 @@ struct UserInfo {
 enum Endpoint {
     Given(Uri),
     /// Of the issuer whose tokens these are.
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 pub fn open(given: Value, path: &str, site: &Site<'_>, problems: &mut Vec<ConfigProblem>) -> Option<Box<dyn Source>> {
@@ -54,8 +54,9 @@ impl UserInfo {
             let issuer =
                 source.issuer.as_ref().ok_or_else(|| bad("has no jwt.issuerUrl; write userInfoUrl instead"))?;
             let discovery = Discovery::new(client.clone(), issuer, "openid-configuration", timeout);
-            let endpoint =
-                Endpoint::Discovered(discovery.map_err(|words| bad(&format!("has an issuerUrl that {words}")))?);
+            let endpoint = Endpoint::Discovered(Box::new(
+                discovery.map_err(|words| bad(&format!("has an issuerUrl that {words}")))?,
+            ));
             return Ok(UserInfo { client, endpoint, locations: vec![source.location.clone()], timeout });
         }
         let url = raw.user_info_url.ok_or_else(|| ("identitySource", "or userInfoUrl is needed".to_owned()))?;

@@ -76,12 +76,14 @@ impl Default for Tools {
     }
 }
 
+/// A problem's path is below the method's own name: `.jwks_file`, or empty.
+pub type Open = fn(&config::Method, &Tools) -> Result<Box<dyn Method>, ConfigProblem>;
+
 /// A line of the table.
 pub struct Kind {
     /// As in the configuration and in [`Identity::method`].
     pub name: &'static str,
-    /// The problem's path is below the method's own name: `.jwks_file`, or empty.
-    pub open: fn(&config::Method, &Tools) -> Result<Box<dyn Method>, ConfigProblem>,
+    pub open: Open,
 }
 
 /// All methods, sorted by name.

@@ -70,11 +70,14 @@ impl Opening<'_> {
     }
 }
 
+/// From a rule's setting.
+pub type Open = fn(&Value, Opening<'_>) -> Result<Box<dyn Rule>, ConfigProblem>;
+
 /// A line of the table.
 pub struct Kind {
     /// As in an AuthConfig, where it has such a rule.
     pub name: &'static str,
-    pub open: fn(&Value, Opening<'_>) -> Result<Box<dyn Rule>, ConfigProblem>,
+    pub open: Open,
 }
 
 /// All rules that need nothing but the request, sorted by name.

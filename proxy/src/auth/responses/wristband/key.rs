@@ -112,8 +112,11 @@ fn numbers(der: &[u8], half: usize) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Tag, contents and what follows, of lengths up to 255 bytes: a signature has no more.
-fn element(der: &[u8]) -> Option<(u8, (&[u8], &[u8]))> {
+/// Contents, and what follows.
+type Halves<'d> = (&'d [u8], &'d [u8]);
+
+/// With its tag; of lengths up to 255 bytes: a signature has no more.
+fn element(der: &[u8]) -> Option<(u8, Halves<'_>)> {
     let (tag, rest) = der.split_first()?;
     let (length, rest) = match rest {
         [0x81, length, rest @ ..] => (*length, rest),
