@@ -11,7 +11,6 @@ carries the credential, as a careful client sends it. Results go into tests/benc
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import pathlib
 import platform
@@ -21,7 +20,7 @@ import sys
 import tempfile
 
 import mesh
-from mesh import BINARIES, CALLER, ENVOY, EXTENSIONS, PROXY_CPU, RESULTS
+from mesh import BINARIES, ENVOY, RESULTS, envoy_of, filter_of, outrider
 
 ISSUER, AUDIENCE = "https://issuer.outrider.local", "outrider"
 LOAD = ["drive", "--kind", "grpc", "--connections", "8", "--streams", "8", "--bytes", "64"]
@@ -34,47 +33,13 @@ def jwt_method():
 
 
 @contextlib.contextmanager
-def outrider(folder, name, command, config):
-    """A process of ours; gives its pid and what it said of its addresses."""
-    (folder / f"{name}.yaml").write_text(json.dumps(config))
-    with open(folder / f"{name}.log", "w") as log:
-        started = mesh.process([BINARIES / "outrider", command, "--config", folder / f"{name}.yaml"], PROXY_CPU,
-                               stdout=subprocess.PIPE, stderr=log, text=True)
-        with started as child:
-            if child.stdout.readline().strip() != "ready":
-                sys.exit(f"{name} does not start:\n{(folder / f'{name}.log').read_text()}")
-            yield child.pid
-
-
-@contextlib.contextmanager
 def ours(folder, upstream):
-    (folder / "policies").mkdir(exist_ok=True)
-    (folder / "policies" / "callers.yaml").write_text(json.dumps({
-        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": "callers", "namespace": "default"},
-        "spec": {"action": "ALLOW", "rules": [{"from": [{"source": {"principals": [CALLER.removeprefix("spiffe://")]}}]}]},
-    }))
-    listen = f"127.0.0.1:{mesh.free_port()}"
-    config = {
-        "listen": listen, "admin": "127.0.0.1:0", "threads": 1,
-        "tls": {"mode": "strict", "trust_domain": "cluster.local", "certificate": "server.pem", "key": "server.key",
-                "trust_bundle": "ca.pem"},
-        "auth": {"methods": [jwt_method()]},
-        "policy": {"folder": "policies", "namespace": "default"},
-        "rate_limits": {"limits": [{"name": "calls", "unit": "requests", "limit": PLENTY, "window": "1m", "key": "identity"}]},
-        "xfcc": "sanitize_set",
-        "forward": {"to": upstream, "concurrency": 128},
-    }
-    # A JSON access log is thousands of lines a second: to nowhere, as Envoy's.
-    log = folder / "ours.log"
-    log.unlink(missing_ok=True)
-    log.symlink_to("/dev/null")
-    with outrider(folder, "ours", "proxy", config) as pid:
-        yield [pid], listen
-
-
-def filter_of(name, kind, **rest):
-    return {"name": name, "typed_config": {"@type": EXTENSIONS + kind, **rest}}
+    config = mesh.sidecar_config(folder, upstream, jwt_method())
+    config["forward"]["concurrency"] = 128
+    config["rate_limits"] = {
+        "limits": [{"name": "calls", "unit": "requests", "limit": PLENTY, "window": "1m", "key": "identity"}]}
+    with outrider(folder, "ours", "proxy", config, quiet=True) as pid:
+        yield [pid], config["listen"]
 
 
 def jwt_filter(folder):
@@ -103,20 +68,9 @@ def with_filters(config, filters):
 
 
 @contextlib.contextmanager
-def envoy(folder, name, config):
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    admin = folder / f"{name}.admin"
-    admin.unlink(missing_ok=True)
-    command = [ENVOY, "--config-path", folder / f"{name}.json", "--admin-address-path", admin, "--concurrency", "1",
-               "--disable-hot-restart", "--log-level", "error"]
-    with mesh.process(command, PROXY_CPU) as child:
-        yield child.pid, mesh.wait_for("Envoy", lambda: mesh.listening(admin))
-
-
-@contextlib.contextmanager
 def envoy_alone(folder, upstream):
     config = with_filters(mesh.envoy_config(folder, upstream), [jwt_filter(folder), limit_filter()])
-    with envoy(folder, "alone", config) as (pid, listen):
+    with envoy_of(folder, "alone", config) as (pid, listen):
         yield [pid], listen
 
 
@@ -139,10 +93,10 @@ def chain(folder, upstream):
     authorizer = {"admin": "127.0.0.1:0", "auth": {"methods": [jwt_method()]},
                   "ext_authz_server": {"grpc": f"127.0.0.1:{port}"}}
     with outrider(folder, "authorizer", "authorize", authorizer) as judge, \
-            envoy(folder, "second", plain_envoy_config(folder, upstream)) as (second, hop):
+            envoy_of(folder, "second", plain_envoy_config(folder, upstream)) as (second, hop):
         config = with_filters(mesh.envoy_config(folder, hop), [asking_filter()])
         config["static_resources"]["clusters"].append(mesh.cluster("authorizer", f"127.0.0.1:{port}", "http2_protocol_options"))
-        with envoy(folder, "first", config) as (first, listen):
+        with envoy_of(folder, "first", config) as (first, listen):
             yield [first, judge, second], listen
 
 

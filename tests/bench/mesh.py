@@ -88,31 +88,44 @@ def free_port():
 
 
 @contextlib.contextmanager
-def ours(folder, upstream):
-    """The sidecar; gives its pid and where it listens."""
+def outrider(folder, name, command, config, quiet=False):
+    """A process of ours; gives its pid. `quiet`: what it logs goes nowhere, as Envoy's access log does."""
+    (folder / f"{name}.yaml").write_text(json.dumps(config))
+    log = pathlib.Path("/dev/null") if quiet else folder / f"{name}.log"
+    arguments = [BINARIES / "outrider", command, "--config", folder / f"{name}.yaml"]
+    with open(log, "w") as errors, \
+            process(arguments, PROXY_CPU, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+        if child.stdout.readline().strip() != "ready":
+            sys.exit(f"{name} does not start: {' '.join(map(str, arguments))}\n{log.read_text()}")
+        yield child.pid
+
+
+def sidecar_config(folder, upstream, method):
+    """What every sidecar here has: an identity, one policy, a server behind, and this method."""
     (folder / "policies").mkdir(exist_ok=True)
     (folder / "policies" / "callers.yaml").write_text(json.dumps({
         "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
         "metadata": {"name": "callers", "namespace": "default"},
         "spec": {"action": "ALLOW", "rules": [{"from": [{"source": {"principals": [CALLER.removeprefix("spiffe://")]}}]}]},
     }))
-    listen = f"127.0.0.1:{free_port()}"
-    (folder / "proxy.yaml").write_text(json.dumps({
-        "listen": listen, "admin": "127.0.0.1:0", "threads": 1,
+    return {
+        "listen": f"127.0.0.1:{free_port()}", "admin": "127.0.0.1:0", "threads": 1,
         "tls": {"mode": "strict", "trust_domain": "cluster.local", "certificate": "server.pem", "key": "server.key",
                 "trust_bundle": "ca.pem"},
-        "auth": {"methods": [{"mtls": {}}]},
+        "auth": {"methods": [method]},
         "policy": {"folder": "policies", "namespace": "default"},
         "xfcc": "sanitize_set",
         "forward": {"to": upstream},
-        "limits": {"connections_max": 20000, "header_timeout": "10m"},
-    }))
-    # The access log goes to standard error, and from there to nowhere, as Envoy's does.
-    command = [BINARIES / "outrider", "proxy", "--config", folder / "proxy.yaml"]
-    with process(command, PROXY_CPU, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        if child.stdout.readline().strip() != "ready":
-            sys.exit(f"the sidecar does not start: {' '.join(map(str, command))}")
-        yield child.pid, listen
+    }
+
+
+@contextlib.contextmanager
+def ours(folder, upstream):
+    """The sidecar; gives its pid and where it listens."""
+    config = sidecar_config(folder, upstream, {"mtls": {}})
+    config["limits"] = {"connections_max": 20000, "header_timeout": "10m"}
+    with outrider(folder, "proxy", "proxy", config, quiet=True) as pid:
+        yield pid, config["listen"]
 
 
 def address(text):
@@ -132,10 +145,11 @@ def cluster(name, upstream, options):
     }
 
 
-def envoy_config(folder, upstream):
-    def filter_of(name, kind, **rest):
-        return {"name": name, "typed_config": {"@type": EXTENSIONS + kind, **rest}}
+def filter_of(name, kind, **rest):
+    return {"name": name, "typed_config": {"@type": EXTENSIONS + kind, **rest}}
 
+
+def envoy_config(folder, upstream):
     rbac = {"action": "ALLOW", "policies": {"callers": {
         "permissions": [{"any": True}], "principals": [{"authenticated": {"principal_name": {"exact": CALLER}}}]}}}
     fields = {"method": "%REQ(:METHOD)%", "path": "%REQ(:PATH)%", "status": "%RESPONSE_CODE%", "ms": "%DURATION%",
@@ -183,13 +197,18 @@ def listening(admin):
 
 
 @contextlib.contextmanager
-def envoy(folder, upstream):
-    (folder / "envoy.json").write_text(json.dumps(envoy_config(folder, upstream)))
-    admin = folder / "envoy.admin"
-    command = [ENVOY, "--config-path", folder / "envoy.json", "--admin-address-path", admin, "--concurrency", "1",
+def envoy_of(folder, name, config):
+    """An Envoy; gives its pid and where it listens."""
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    admin = folder / f"{name}.admin"
+    command = [ENVOY, "--config-path", folder / f"{name}.json", "--admin-address-path", admin, "--concurrency", "1",
                "--disable-hot-restart", "--log-level", "error"]
     with process(command, PROXY_CPU) as child:
         yield child.pid, wait_for("Envoy", lambda: listening(admin))
+
+
+def envoy(folder, upstream):
+    return envoy_of(folder, "envoy", envoy_config(folder, upstream))
 
 
 def cpu_seconds(pid):

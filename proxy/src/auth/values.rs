@@ -65,9 +65,4 @@ impl ValueFrom {
             ValueFrom::Expression(expression) => Ok(text_of(&expression.evaluate(root)?).into_owned()),
         }
     }
-
-    /// Whether a request must be looked at at all.
-    pub fn is_constant(&self) -> bool {
-        matches!(self, ValueFrom::Value(_))
-    }
 }
