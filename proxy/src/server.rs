@@ -16,6 +16,7 @@ mod way_out;
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
+use crate::auth::audit::trail::Trail;
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{self, Behind, Config};
 use crate::dialects::Dialect;
@@ -46,6 +47,8 @@ use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
+/// How long those whom policies want told of requests may take to hear of the last ones.
+const CALLBACKS_END: Duration = Duration::from_secs(2);
 /// How long a stream that is cut may take to carry its error event.
 const CUT_LINGER: Duration = Duration::from_millis(300);
 
@@ -69,6 +72,8 @@ pub enum Error {
     Policy(Vec<Problem>),
     #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     AuthConfig(Vec<Problem>),
+    #[error("audit.path: {0}; name a file in a folder that this process may write")]
+    Audit(std::io::Error),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -111,7 +116,9 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
+        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok)?;
+        let authenticator =
+            Arc::new(authenticator.with_trail(Trail::open(config.audit.as_ref()).map_err(Error::Audit)?));
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
@@ -224,7 +231,8 @@ impl Server {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
             let _ = end_worker.send(());
-            let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
+            let told = self.exchange.authenticator.drain(CALLBACKS_END);
+            let _ = tokio::join!(tokio::time::timeout(WORKER_END, worker_ended), told);
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())

@@ -21,6 +21,14 @@ type Last = (Arc<str>, &'static str);
 
 impl Pipeline {
     pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
+        let allowed = self.weigh(identified, now_unix).await?;
+        if let Some(answers) = &self.answers {
+            answers.count(None);
+        }
+        Ok(allowed)
+    }
+
+    async fn weigh(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let Identified { identity, root, skipped, mut audit, .. } = identified;
         (audit.policy, audit.outcome) = (self.name.clone(), "allowed");
         (audit.phase, audit.kind, audit.measured) = ("authorization", identity.method, self.explains);
@@ -75,8 +83,9 @@ impl Pipeline {
                 for one in group {
                     match gate(one.when.as_ref(), || root) {
                         Gate::Open => asked.push(async move { (one, self.word(one, root, now_unix).await) }),
-                        Gate::Shut => {}
+                        Gate::Shut => one.ignored(),
                         Gate::Fault(words) if self.leniency.when_errors_skip => {
+                            one.ignored();
                             audit.note(format!("{} passed over: {words}", one.name));
                         }
                         Gate::Fault(words) => {
@@ -106,7 +115,10 @@ impl Pipeline {
         {
             return Ok((value, true));
         }
-        let value = one.inner.judge(root).await?;
+        let running = one.begun();
+        let word = one.inner.judge(root).await;
+        running.ended(word.is_err());
+        let value = word?;
         if let Some((kept, key)) = &key {
             kept.put(key, &value, now, None);
         }
@@ -143,8 +155,14 @@ impl Pipeline {
 fn open<T>(one: &Evaluator<T>, root: &Value) -> Option<Result<(), String>> {
     match gate(one.when.as_ref(), || root) {
         Gate::Open => Some(Ok(())),
-        Gate::Shut => None,
-        Gate::Fault(words) => Some(Err(words)),
+        Gate::Shut => {
+            one.ignored();
+            None
+        }
+        Gate::Fault(words) => {
+            one.ignored();
+            Some(Err(words))
+        }
     }
 }
 
@@ -160,7 +178,10 @@ async fn kept<T>(
     {
         return Ok((value, true));
     }
-    let value = work.await?;
+    let running = one.begun();
+    let word = work.await;
+    running.ended(word.is_err());
+    let value = word?;
     if let Some((kept, key)) = &key {
         kept.put(key, &value, now_unix, None);
     }
