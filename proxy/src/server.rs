@@ -6,6 +6,7 @@
 
 pub mod authorizer;
 mod begin;
+mod callers;
 mod door;
 mod drain;
 mod listeners;
@@ -16,9 +17,8 @@ mod way_out;
 use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
-use crate::auth::audit::trail::Trail;
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{self, Behind, Config};
+use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
@@ -116,9 +116,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok)?;
-        let authenticator =
-            Arc::new(authenticator.with_trail(Trail::open(config.audit.as_ref()).map_err(Error::Audit)?));
+        let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
@@ -231,8 +229,7 @@ impl Server {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
             let _ = end_worker.send(());
-            let told = self.exchange.authenticator.drain(CALLBACKS_END);
-            let _ = tokio::join!(tokio::time::timeout(WORKER_END, worker_ended), told);
+            callers::end(worker_ended, &self.exchange.authenticator).await;
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())
@@ -355,14 +352,6 @@ fn ports(
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
     ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
-}
-
-/// Whoever is to enter is said in one place, here or in policies that others wrote.
-fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
-    match &auth.authconfig {
-        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
-        None => Ok(Authenticator::from_config(&auth.methods)?),
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ auth:
     namespace: models
     kubernetes: {}
     secrets: {kubernetes: {label_selector: authorino.kuadrant.io/managed-by=authorino}}
+audit: {to: file, path: audit.jsonl}
 ext_authz_server: {http: "127.0.0.1:$check_port"}
 CONF
 "$outrider" authorize --config "$work/authorize.yaml" > "$work/authorizer.log" 2>&1 &
@@ -48,7 +49,7 @@ say "an authorizer is ready once the API has told its policies, and not before"
 # An AuthConfig or a Secret in one line each: name, and the rest of the object.
 policy() { echo "{\"apiVersion\": \"authorino.kuadrant.io/v1beta3\", \"kind\": \"AuthConfig\", \"metadata\": {\"name\": \"$1\"}, \"spec\": $2}"; }
 secret() { echo "{\"metadata\": {\"name\": \"$1\", \"labels\": {\"authorino.kuadrant.io/managed-by\": \"authorino\", \"group\": \"friends\"}}, \"stringData\": $2}"; }
-friends='"hosts": ["keys.test"], "authentication": {"friends": {"apiKey": {"selector": {"matchLabels": {"group": "friends"}}},
+friends='"hosts": ["keys.test"], "authentication": {"friends": {"metrics": true, "apiKey": {"selector": {"matchLabels": {"group": "friends"}}},
     "credentials": {"authorizationHeader": {"prefix": "APIKEY"}}}}'
 post $policies "$(policy keys "{$friends}")"
 becomes 401 keys.test one "a new policy"
@@ -64,6 +65,8 @@ grep -q 'AuthConfig models/keys.*spec.authorization.typo' "$work/authorizer.log"
 is_so 200 keys.test two "under a policy that is bad now, the old one"
 kube DELETE $secrets/ada > /dev/null
 becomes 401 keys.test two "a deleted Secret, even under a bad policy"
+series='auth_server_evaluator_denied{authconfig="keys",evaluator_name="friends",evaluator_type="IDENTITY_APIKEY",namespace="models"}'
+[ "$(curl -s "http://127.0.0.1:$authorizer_admin/metrics" | grep -F "$series" | sed 's/.* //')" -gt 0 ] || fail "denials are not counted"
 say "a Secret created, changed, deleted: a key accepted, another, none; a bad policy leaves the old one in force"
 
 openssl ecparam -name prime256v1 -genkey -noout 2>/dev/null | openssl pkcs8 -topk8 -nocrypt > "$work/wristband.pem"
@@ -96,6 +99,15 @@ kill -CONT "${running[apiserver]}"
 until_so 15 "the API server does not come back" kube GET /readyz
 kube DELETE $secrets/ada > /dev/null
 becomes 401 keys.test three "a Secret deleted after the silence"
+python3 - "$work/audit.jsonl" <<'PY'
+import json, sys
+text = open(sys.argv[1]).read()
+assert not any(f'"{key}"' in text or f" {key}" in text for key in ("one", "two", "three")), "a key in the audit trail"
+lines = [json.loads(line) for line in text.splitlines()]
+of = lambda outcome: [line for line in lines if line["kind"] == "audit" and line["outcome"] == outcome]
+assert any(line["policy"] == "models/keys" and line["subject"] == "ada" and line["known_by"] == "friends" for line in of("allowed"))
+assert all(line["reason"] for line in of("unauthenticated")) and of("unauthenticated") and of("unknown_host"), lines
+PY
 kube GET $policies/keys | grep -q '"status"' && fail "somebody wrote a status"
 stop authorizer
-say "while the API server is silent, what it told last is in force"
+say "while the API server is silent, what it told last is in force; each decision is in the audit trail, and no key"

@@ -2,10 +2,9 @@
 //!
 //! A gateway's questions must not wait for somebody's long answer, nor the other way round.
 
-use super::{CALLBACKS_END, Error, authenticator, listeners, signals};
+use super::{CALLBACKS_END, Error, callers, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
 use crate::auth::Authenticator;
-use crate::auth::audit::trail::Trail;
 use crate::config::Config;
 use crate::config::served::{Authorizer, Served, ServedTls};
 use crate::ext_authz::server::{Counted, Decide, Desk, Methods, Protocol};
@@ -156,9 +155,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let opened = config.tls.as_ref().map(sources::open).transpose()?.flatten();
     let (identity, source) = opened.unzip();
-    let authenticator =
-        authenticator(&config.auth)?.with_trail(Trail::open(config.audit.as_ref()).map_err(Error::Audit)?);
-    let authenticator = Arc::new(authenticator);
+    let authenticator = callers::open(&config.auth, config.audit.as_ref(), None)?;
     let decide = Arc::new(Methods(authenticator.clone()));
     let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations())?;
     let admin = listeners::listen("admin", config.admin)?;
