@@ -102,8 +102,7 @@ impl Trail {
 mod tests {
     use super::*;
     use crate::auth::Authenticator;
-    use crate::auth::authconfig::Compat;
-    use crate::config::authconfig::{AuthConfig, Documents};
+    use crate::config::authconfig::{AuthConfig, Compat, Documents};
     use crate::message::Head;
     use crate::tls::identity::Peer;
     use http::{HeaderMap, HeaderName, HeaderValue};
