@@ -29,7 +29,8 @@ oracle: build               ## the same AuthConfigs and questions to Authorino, 
 	cd tests/oracle && go build -o $(abspath $(TARGET))/authorino-oracle .
 	$(TARGET)/release/outrider-oracle $(TARGET)/authorino-oracle $(ORACLE_ARGS)
 
-e2e-kubernetes: build       ## rbac-proxy against kube-apiserver and etcd, built from their Go modules (needs go)
+e2e-kubernetes: build       ## what asks Kubernetes against kube-apiserver and etcd, built from their Go modules (needs go)
+	$(CARGO) build --release -p outrider --example kubernetes
 	tests/kubernetes/run
 
 lint:                       ## formatting and clippy

@@ -6,6 +6,7 @@
 
 pub mod authorizer;
 mod begin;
+mod callers;
 mod door;
 mod drain;
 mod listeners;
@@ -17,7 +18,7 @@ use crate::accept::{Acceptor, Entrance, Modes};
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{self, Behind, Config};
+use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
@@ -46,6 +47,8 @@ use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
+/// How long those whom policies want told of requests may take to hear of the last ones.
+const CALLBACKS_END: Duration = Duration::from_secs(2);
 /// How long a stream that is cut may take to carry its error event.
 const CUT_LINGER: Duration = Duration::from_millis(300);
 
@@ -69,6 +72,8 @@ pub enum Error {
     Policy(Vec<Problem>),
     #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     AuthConfig(Vec<Problem>),
+    #[error("audit.path: {0}; name a file in a folder that this process may write")]
+    Audit(std::io::Error),
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -111,7 +116,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
+        let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
         let listener = listeners::listen("listen", config.listen)?;
         let admin = listeners::listen("admin", config.admin)?;
         let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
@@ -224,7 +229,7 @@ impl Server {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
             let _ = end_worker.send(());
-            let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
+            callers::end(worker_ended, &self.exchange.authenticator).await;
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())
@@ -347,14 +352,6 @@ fn ports(
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
     ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
-}
-
-/// Whoever is to enter is said in one place, here or in policies that others wrote.
-fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
-    match &auth.authconfig {
-        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
-        None => Ok(Authenticator::from_config(&auth.methods)?),
-    }
 }
 
 #[cfg(test)]

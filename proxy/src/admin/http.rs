@@ -49,6 +49,11 @@ impl Reply {
         Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body)
     }
 
+    /// As it stands.
+    pub fn document(body: &[u8]) -> Self {
+        Reply::new(200, "application/json", String::from_utf8_lossy(body).into_owned())
+    }
+
     pub fn json(status: u16, body: &Value) -> Self {
         Reply::new(status, "application/json", format!("{body:#}\n"))
     }

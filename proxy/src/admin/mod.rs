@@ -11,6 +11,7 @@ mod invalidate;
 mod page;
 mod probes;
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::record::unix_now;
@@ -58,9 +59,19 @@ async fn attend(office: &Office, mut tcp: TcpStream, peer: IpAddr) {
     let _ = tokio::time::timeout(TIMEOUT, http::write(tcp, &reply, head_only)).await;
 }
 
-/// What peers from outside the machine may ask: health and metrics, which say nothing that its callers do not see.
+/// What peers from outside the machine may ask: health, metrics and public keys, which say nothing that its callers do
+/// not see.
 fn for_everybody(path: &str) -> bool {
-    path == "/metrics" || path.starts_with("/healthz/") || path.starts_with("/app-health/")
+    path == "/metrics"
+        || path.starts_with("/healthz/")
+        || path.starts_with("/app-health/")
+        || path.contains("/.well-known/")
+}
+
+/// What verifiers of wristbands ask for.
+fn published(authenticator: &Authenticator, path: &str) -> Reply {
+    let none = || Reply::text(404, "no wristband's issuer is here: /NAMESPACE/POLICY/RESPONSE/.well-known/…\n");
+    authenticator.published(path).map_or_else(none, |document| Reply::document(&document))
 }
 
 impl Office {
@@ -94,6 +105,7 @@ impl Office {
                 "/healthz/live" => Reply::text(200, "live\n"),
                 "/healthz/ready" => self.ready(),
                 "/config_dump" => Reply::json(200, &self.config.dump()),
+                path if path.contains("/.well-known/") => published(&self.exchange.authenticator, path),
                 _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /app-health /drain /config_dump\n"),
             },
             _ => Reply::text(405, "use GET\n").with("allow", "GET, HEAD"),
@@ -131,6 +143,10 @@ impl Office {
         if let Some(watched) = self.exchange.authenticator.watched() {
             metrics.auth.watched(watched);
         }
+        metrics.auth.tally(self.exchange.authenticator.tally());
+        if let Some(trail) = self.exchange.authenticator.trail() {
+            metrics.auth.trail(trail);
+        }
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }
@@ -139,6 +155,9 @@ impl Office {
     /// that anybody would believe.
     fn ready(&self) -> Reply {
         if let Some(Err(why)) = self.identity().map(|(status, now)| status.ready(now)) {
+            return Reply::text(503, &format!("{why}\n"));
+        }
+        if let Err(why) = self.exchange.authenticator.ready() {
             return Reply::text(503, &format!("{why}\n"));
         }
         let snapshot = self.exchange.admission.snapshot();

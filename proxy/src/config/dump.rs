@@ -60,6 +60,7 @@ impl Config {
             },
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
+            "audit": self.audit.as_ref().map(|audit| audit.dump()),
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},
             "probes": self.probes.dump(),
             "healthz": self.healthz.map(|address| address.to_string()),

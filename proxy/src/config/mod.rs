@@ -3,6 +3,7 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod audit;
 pub mod auth;
 pub mod authconfig;
 mod dump;
@@ -48,6 +49,8 @@ pub struct Config {
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,
+    /// `None`: decisions are told in the access log only.
+    pub audit: Option<audit::Audit>,
     pub probes: Probes,
     /// Where `/healthz` is served with our certificate, for kubelets that ask over HTTPS.
     pub healthz: Option<SocketAddr>,

@@ -2,6 +2,7 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::audit::RawAudit;
 use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
@@ -45,6 +46,7 @@ pub struct Raw {
     #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
+    audit: Option<RawAudit>,
     #[serde(default)]
     probes: RawProbes,
     healthz: Option<String>,
@@ -194,6 +196,7 @@ impl Raw {
             limits: self.limits.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
+            audit: self.audit.map(|audit| audit.validate(base, p)),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
             probes: self.probes.validate(p),
             healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),

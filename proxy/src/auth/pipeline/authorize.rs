@@ -29,7 +29,19 @@ impl Pipeline {
         Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit }
     }
 
+    /// The caller may go on, and is counted.
+    pub(super) fn counted(&self, allowed: Allowed) -> Allowed {
+        if let Some(answers) = &self.answers {
+            answers.count(None);
+        }
+        allowed
+    }
+
     pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
+        self.weigh(identified, now_unix).await.map(|allowed| self.counted(allowed))
+    }
+
+    async fn weigh(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let Identified { identity, root, skipped, audit, .. } = identified;
         let mut allowed = self.allowed(identity, audit);
         let Some(mut root) = root.filter(|_| !skipped) else { return Ok(allowed) };
@@ -81,8 +93,9 @@ impl Pipeline {
                 for one in group {
                     match gate(one.when.as_ref(), || root) {
                         Gate::Open => asked.push(async move { (one, self.word(one, root, now_unix).await) }),
-                        Gate::Shut => {}
+                        Gate::Shut => one.ignored(),
                         Gate::Fault(words) if self.leniency.when_errors_skip => {
+                            one.ignored();
                             audit.note(format!("{} passed over: {words}", one.name));
                         }
                         Gate::Fault(words) => {
@@ -112,7 +125,10 @@ impl Pipeline {
         {
             return Ok((value, true));
         }
-        let value = one.inner.judge(root).await?;
+        let running = one.begun();
+        let word = one.inner.judge(root).await;
+        running.ended(word.is_err());
+        let value = word?;
         if let Some((kept, key)) = &key {
             kept.put(key, &value, now, None);
         }
@@ -149,8 +165,14 @@ impl Pipeline {
 fn open<T>(one: &Evaluator<T>, root: &Value) -> Option<Result<(), String>> {
     match gate(one.when.as_ref(), || root) {
         Gate::Open => Some(Ok(())),
-        Gate::Shut => None,
-        Gate::Fault(words) => Some(Err(words)),
+        Gate::Shut => {
+            one.ignored();
+            None
+        }
+        Gate::Fault(words) => {
+            one.ignored();
+            Some(Err(words))
+        }
     }
 }
 
@@ -166,7 +188,10 @@ async fn kept<T>(
     {
         return Ok((value, true));
     }
-    let value = work.await?;
+    let running = one.begun();
+    let word = work.await;
+    running.ended(word.is_err());
+    let value = word?;
     if let Some((kept, key)) = &key {
         kept.put(key, &value, now_unix, None);
     }

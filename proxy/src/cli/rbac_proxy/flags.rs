@@ -101,6 +101,7 @@ pub struct AuthFlags {
     /// What tokens must be made for; without, the API server itself
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub auth_token_audiences: Vec<String>,
+    /// Whose ID tokens are taken, in the place of TokenReviews
     #[arg(long, value_name = "URL", default_value = "")]
     pub oidc_issuer: String,
     #[arg(long = "oidc-clientID", value_name = "ID", default_value = "")]
@@ -192,17 +193,23 @@ pub fn judge(args: &Args) -> Result<Vec<String>, Vec<String>> {
         !args.allow_paths.is_empty() && !args.ignore_paths.is_empty(),
         "cannot use --allow-paths and --ignore-paths together",
     );
-    let upstream_tls = args.upstream.starts_with("https:")
-        || args.upstream_ca_file.is_some()
-        || args.upstream_client_cert_file.is_some()
-        || args.upstream_client_key_file.is_some();
-    no(
-        upstream_tls,
-        "--upstream over TLS (--upstream-ca-file, --upstream-client-*) is not served: within a pod use http://localhost",
-    );
+    let secure_upstream = args.upstream.starts_with("https:");
+    let upstream_files = args.upstream_ca_file.is_some() || args.upstream_client_cert_file.is_some();
+    no(!secure_upstream && upstream_files, "--upstream-ca-file and --upstream-client-* are for --upstream=https://…");
+    let pair = args.upstream_client_cert_file.is_some() == args.upstream_client_key_file.is_some();
+    no(!pair, "--upstream-client-cert-file and --upstream-client-key-file: give both, or neither");
+    no(secure_upstream && args.upstream_force_h2c, "--upstream-force-h2c is for --upstream=http://…");
     let auth = &args.auth;
-    let oidc = !auth.oidc_issuer.is_empty() || !auth.oidc_client_id.is_empty() || auth.oidc_ca_file.is_some();
-    no(oidc, "--oidc-* are not served here: `outrider proxy` has auth.methods.jwt for tokens of an issuer");
+    let oidc = !auth.oidc_client_id.is_empty() || auth.oidc_ca_file.is_some();
+    no(oidc && auth.oidc_issuer.is_empty(), "--oidc-*: name whose tokens are taken with --oidc-issuer");
+    no(
+        !auth.oidc_issuer.is_empty() && auth.oidc_client_id.is_empty(),
+        "--oidc-issuer needs --oidc-clientID: tokens for others would be taken here",
+    );
+    no(
+        !auth.oidc_issuer.is_empty() && !auth.auth_token_audiences.is_empty(),
+        "--auth-token-audiences are of TokenReviews, which --oidc-issuer takes the place of: drop one of them",
+    );
     no(
         args.tls.client_ca_file.is_some(),
         "--client-ca-file is not served: callers with certificates are known by their SPIFFE id; see `outrider proxy`, tls",
@@ -294,8 +301,10 @@ mod tests {
         for (flag, expected) in [
             ("--insecure-listen-address=:8080", "choose one"),
             ("--client-ca-file=/ca", "SPIFFE"),
-            ("--oidc-issuer=https://x", "auth.methods.jwt"),
-            ("--upstream-ca-file=/ca", "http://localhost"),
+            ("--oidc-issuer=https://x", "--oidc-clientID"),
+            ("--oidc-clientID=x", "--oidc-issuer"),
+            ("--upstream-ca-file=/ca", "https://"),
+            ("--upstream-client-key-file=/k", "both"),
             ("--tls-min-version=VersionTLS10", "VersionTLS12"),
             ("--tls-cert-file=/c", "both"),
         ] {
