@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod authconfig;
+pub mod autoscale;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;

@@ -91,11 +91,8 @@ fn metric(value: &str) -> Result<Metric, String> {
 }
 
 fn aggregation(value: &str) -> Result<Aggregation, String> {
-    match value {
-        "" | "linear" => Ok(Aggregation::Linear),
-        "weighted-exponential" | "weightedExponential" => Ok(Aggregation::WeightedExponential),
-        _ => Err(format!("`{value}` is no average; `linear` and `weighted-exponential` are")),
-    }
+    let known = if value.is_empty() { Some(Aggregation::Linear) } else { Aggregation::named(value) };
+    known.ok_or_else(|| format!("`{value}` is no average; `linear` and `weighted-exponential` are"))
 }
 
 #[cfg(test)]

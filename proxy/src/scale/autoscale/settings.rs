@@ -51,6 +51,24 @@ pub enum Aggregation {
     WeightedExponential,
 }
 
+impl Aggregation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Aggregation::Linear => "linear",
+            Aggregation::WeightedExponential => "weighted-exponential",
+        }
+    }
+
+    /// In today's spelling and in the one of old.
+    pub fn named(name: &str) -> Option<Aggregation> {
+        match name {
+            "linear" => Some(Aggregation::Linear),
+            "weighted-exponential" | "weightedExponential" => Some(Aggregation::WeightedExponential),
+            _ => None,
+        }
+    }
+}
+
 /// Names are those of Knative's annotations and of its `config-autoscaler`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {

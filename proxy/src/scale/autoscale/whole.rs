@@ -18,6 +18,7 @@ pub struct Autoscale {
     zero: Zero,
     /// What was last decided; a decision that could not be made changes nothing.
     decided: Option<Decision>,
+    /// The scale to be, as far as anybody knows.
     want: Option<u32>,
 }
 
@@ -52,7 +53,7 @@ impl Autoscale {
             steady,
             settings,
             decided: None,
-            want: None,
+            want: (scale == 0).then_some(0),
         }
     }
 
@@ -70,7 +71,7 @@ impl Autoscale {
     pub fn observe(&mut self, now: Duration, report: &Report) -> bool {
         let now = self.steady.at(now);
         self.signal.record(now, report);
-        self.want.unwrap_or(0) == 0 && report.concurrency > 0.0
+        self.want == Some(0) && report.concurrency > 0.0
     }
 
     pub fn tick(&mut self, now: Duration, around: Surroundings) -> Outcome {

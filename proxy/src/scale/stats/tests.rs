@@ -1,3 +1,5 @@
+//! Areas under requests, and the bytes that Knative reads.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Rows and sequences with the numbers of Knative's own tests.
+
 use super::*;
 use proptest::prelude::*;
 
