@@ -17,8 +17,8 @@ use std::time::Duration;
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Whoever is not answered so long after the week is lost.
 const AFTER: Duration = Duration::from_secs(2 * 24 * 3600);
-/// A pod that goes serves for so long: longer than callers take to forget it.
-const SETTLE: Duration = Duration::from_secs(5);
+/// A pod that goes serves for so long after all callers have forgotten it.
+const SETTLE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
 /// By the service's clock, at the beginning.
 const EPOCH: u64 = 1_000_000_000;
@@ -244,7 +244,7 @@ impl<'a> World<'a> {
             idle_timeout: chance.one_of(&[None, Some(Duration::from_secs(20)), Some(Duration::from_secs(180))]),
             service_seconds: (at_once / rate_max).clamp(0.2, 40.0),
             failing_starts: chance.one_of(&[0, 5, 30]),
-            propagation: Duration::from_millis(chance.from(10, 4000)),
+            propagation: Duration::from_millis(chance.one_of(&[10, 1000, 4000, 45_000])),
             misfortune_seconds: chance.one_of(&[3600.0, 20_000.0, 1e9]),
         };
         let traffic = Traffic::new(chance, rate_max, WEEK);
@@ -377,6 +377,7 @@ impl<'a> World<'a> {
         self.buffer.push_back(request);
         if let Some(report) = self.announcer.enter(self.now) {
             self.tell(&report);
+            assert!(self.replicas > 0, "whoever waits at zero is not decided about at once");
         }
         self.dispatch();
     }
@@ -678,7 +679,7 @@ impl<'a> World<'a> {
                 continue;
             }
             self.pods[pod].phase = Phase::Leaving { since: self.now };
-            self.at(self.now + SETTLE, Event::Settled(pod));
+            self.at(self.now + self.nature.propagation + SETTLE, Event::Settled(pod));
         }
     }
 
@@ -693,7 +694,7 @@ impl<'a> World<'a> {
     fn perhaps_gone(&mut self, pod: usize) {
         let here = &self.pods[pod];
         if let Phase::Leaving { since } = here.phase
-            && self.now >= since + SETTLE
+            && self.now >= since + self.nature.propagation + SETTLE
             && here.inside() == 0
         {
             self.go(pod);
@@ -735,6 +736,7 @@ impl<'a> World<'a> {
     fn go_on_ticking(&mut self) {
         let settings = self.autoscale.settings();
         let quiet = settings.window + settings.scale_down_delay + settings.scale_to_zero_grace_period;
+        let quiet = quiet + self.nature.propagation;
         let quiet = 2 * (quiet + settings.scale_to_zero_pod_retention_period) + Duration::from_secs(60);
         let settling = |pod: &Pod| matches!(pod.phase, Phase::Starting | Phase::Leaving { .. });
         if self.open > 0 || self.here.iter().any(|pod| settling(&self.pods[*pod])) {
