@@ -4,7 +4,7 @@ use super::*;
 use outrider_protos::keda::external_scaler_client::ExternalScalerClient;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 type Asker = ExternalScalerClient<Channel>;
 
@@ -13,10 +13,14 @@ async fn begin(seen: Seen) -> (Asker, watch::Sender<Seen>, AbortOnDropHandle<()>
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = watch::channel(seen);
     let board = Board::new([("chat".to_owned(), receiver)]);
-    let halted = watch::channel(false);
-    let task = tokio::spawn(async move { serve(listener, board, halted.1.clone()).await });
-    let asker = ExternalScalerClient::connect(format!("http://{address}")).await.unwrap();
-    (asker, sender, AbortOnDropHandle::new(task))
+    let (halt, halted) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        // Never told, but there to be told.
+        let _halt = halt;
+        serve(listener, board, halted).await;
+    });
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    (ExternalScalerClient::new(channel), sender, AbortOnDropHandle::new(task))
 }
 
 fn seen() -> Seen {

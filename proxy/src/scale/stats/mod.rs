@@ -119,6 +119,14 @@ pub struct Reporting<'a> {
 }
 
 impl Report {
+    /// Beside the requests, what of them counts for a language model: the tokens of those that wait, as admission knows,
+    /// and the blocks of the KV cache, in use and in all, as the worker says (`worker.v1.LifecycleResponse`).
+    pub fn with_model(self, tokens_waiting: u64, kv_blocks: (u32, u32)) -> Report {
+        let (used, all) = (f64::from(kv_blocks.0), f64::from(kv_blocks.1));
+        let kv_used = if all > 0.0 { (used / all).min(1.0) } else { 0.0 };
+        Report { tokens_waiting: tokens_waiting as f64, kv_used, ..self }
+    }
+
     /// As `GET :9090/metrics` answers, `content-type: application/protobuf`. Always within [`STAT_BYTES_MAX`].
     pub fn encode(&self, by: &Reporting<'_>) -> Vec<u8> {
         let end = (0..=POD_NAME_MAX.min(by.pod.len())).rfind(|at| by.pod.is_char_boundary(*at)).unwrap_or(0);

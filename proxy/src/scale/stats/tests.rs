@@ -90,6 +90,16 @@ fn is_the_wire_as_knative_reads_it() {
 }
 
 #[test]
+fn does_a_worker_without_a_cache_use_none_of_it() {
+    for (blocks, expected) in [((0, 0), 0.0), ((5, 0), 0.0), ((0, 100), 0.0), ((25, 100), 0.25), ((200, 100), 1.0)] {
+        let report = Report { concurrency: 2.0, ..Report::default() }.with_model(700, blocks);
+        assert_eq!((report.concurrency, report.tokens_waiting, report.kv_used), (2.0, 700.0, expected), "{blocks:?}");
+        let (read, _) = Report::decode(&report.encode(&BY)).unwrap();
+        assert_eq!(read, report, "what is ours travels too");
+    }
+}
+
+#[test]
 fn is_every_answer_within_what_the_scraper_reads() {
     let most = Report {
         concurrency: f64::MAX,
