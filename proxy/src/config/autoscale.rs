@@ -7,6 +7,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Queue-proxy's port for statistics, and a sidecar's in its place.
+const STATS_PORT: u16 = 9090;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Autoscale {
+    pub settings: Settings,
+    /// Where each pod tells its statistics.
+    pub stats_port: u16,
+}
+
 /// As it stands in the file. What is absent is as Knative has it by default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,6 +24,7 @@ pub struct RawAutoscale {
     /// A service's annotations, as they are; they win over what stands beside them.
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    stats_port: Option<u16>,
     metric: Option<String>,
     metric_aggregation_algorithm: Option<String>,
     target: Option<f64>,
@@ -41,8 +52,12 @@ pub struct RawAutoscale {
 impl RawAutoscale {
     /// `at` is where the section stands in the file, for what is wrong with it; `container_concurrency` is what one pod
     /// takes at once, 0 without a limit.
-    pub fn settings(self, at: &str, container_concurrency: u32) -> Result<Settings, Vec<String>> {
+    pub fn validate(self, at: &str, container_concurrency: u32) -> Result<Autoscale, Vec<String>> {
         let mut problems = Vec::new();
+        let stats_port = self.stats_port.unwrap_or(STATS_PORT);
+        if stats_port == 0 {
+            problems.push("stats_port: must be a port".into());
+        }
         let defaults = self.plain(container_concurrency, &mut problems);
         let named = |(name, words): (&str, String)| format!("{}: {words}", name.replace('-', "_"));
         problems.extend(defaults.problems().into_iter().map(named));
@@ -57,7 +72,7 @@ impl RawAutoscale {
             }
         };
         let problems: Vec<String> = problems.into_iter().map(|words| format!("{at}.{words}")).collect();
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        if problems.is_empty() { Ok(Autoscale { settings, stats_port }) } else { Err(problems) }
     }
 
     fn plain(&self, container_concurrency: u32, problems: &mut Vec<String>) -> Settings {
@@ -133,8 +148,10 @@ impl RawAutoscale {
 }
 
 /// For the configuration's dump.
-pub fn shown(settings: &Settings) -> Value {
+pub fn shown(autoscale: &Autoscale) -> Value {
+    let settings = &autoscale.settings;
     json!({
+        "stats_port": autoscale.stats_port,
         "metric": settings.metric.name(),
         "metric_aggregation_algorithm": settings.metric_aggregation_algorithm.name(),
         "target": settings.target,
@@ -162,14 +179,14 @@ pub fn shown(settings: &Settings) -> Value {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Settings, Vec<String>> {
-        serde_yaml_ng::from_str::<RawAutoscale>(text).unwrap().settings("services[0].autoscale", 4)
+    fn read(text: &str) -> Result<Autoscale, Vec<String>> {
+        serde_yaml_ng::from_str::<RawAutoscale>(text).unwrap().validate("services[0].autoscale", 4)
     }
 
     #[test]
     fn is_nothing_said_knative_s_default() {
-        let expected = Settings { container_concurrency: 4, ..Settings::default() };
-        assert_eq!(read("{}"), Ok(expected));
+        let settings = Settings { container_concurrency: 4, ..Settings::default() };
+        assert_eq!(read("{}"), Ok(Autoscale { settings, stats_port: 9090 }));
     }
 
     #[test]
@@ -184,11 +201,12 @@ mod tests {
               autoscaling.knative.dev/min-scale: '2'
               autoscaling.knative.dev/target: '50'
         ";
-        let settings = read(text).unwrap();
+        let autoscale = read(text).unwrap();
+        assert_eq!(shown(&autoscale)["metric_aggregation_algorithm"], "weighted-exponential");
+        let settings = autoscale.settings;
         assert_eq!((settings.metric, settings.min_scale, settings.target), (Metric::Rps, 2, Some(50.0)));
         assert_eq!(settings.window, Duration::from_secs(120));
         assert_eq!(settings.scale_to_zero_pod_retention_period, Duration::from_secs(90));
-        assert_eq!(shown(&settings)["metric_aggregation_algorithm"], "weighted-exponential");
     }
 
     #[test]
