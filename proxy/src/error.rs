@@ -263,9 +263,11 @@ impl Error {
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
             // A moment's patience at least: what trickles in would be gone with the next few words.
             Error::RateLimited { quota } => Some(quota.retry_after.max(Duration::from_secs(1))),
-            Error::AuthUnavailable | Error::NoRoom | Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Error::AuthUnavailable
+            | Error::NoRoom
+            | Error::Draining
+            | Error::WorkerGone
+            | Error::LimiterSilent { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

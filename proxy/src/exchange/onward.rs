@@ -74,11 +74,7 @@ impl Exchange {
     }
 
     /// A place in the service's queue, and then one at a pod.
-    async fn seek(
-        &self,
-        service: &Arc<Service>,
-        floor: &mut Floor<'_>,
-    ) -> Result<(Permit, Trip, Upstream), Error> {
+    async fn seek(&self, service: &Arc<Service>, floor: &mut Floor<'_>) -> Result<(Permit, Trip, Upstream), Error> {
         let mut trip = Trip::new(service.clone());
         let mut ticket = Ticket { bytes: 0, place: None };
         loop {

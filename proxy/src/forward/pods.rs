@@ -63,7 +63,9 @@ pub fn can_be_kept(head: &Head) -> bool {
         return false;
     }
     match head.headers.get(CONTENT_LENGTH) {
-        Some(length) => length.to_str().ok().and_then(|text| text.parse().ok()).is_some_and(|it: usize| it <= KEPT_BYTES_MAX),
+        Some(length) => {
+            length.to_str().ok().and_then(|text| text.parse().ok()).is_some_and(|it: usize| it <= KEPT_BYTES_MAX)
+        }
         None => head.method.is_safe(),
     }
 }

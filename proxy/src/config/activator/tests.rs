@@ -4,7 +4,8 @@ use super::*;
 use crate::config::{Behind, Config, Error};
 use std::path::Path;
 
-const REST: &str = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\ntls: {mode: disable}\nauth: {methods: [{anonymous: {}}]}\n";
+const REST: &str =
+    "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\ntls: {mode: disable}\nauth: {methods: [{anonymous: {}}]}\n";
 
 fn parse(services: &str) -> Result<Activator, String> {
     let text = format!("{REST}activator:\n  services:\n{services}");
@@ -18,7 +19,8 @@ fn parse(services: &str) -> Result<Activator, String> {
 
 #[test]
 fn what_does_a_service_mean_that_says_little() {
-    let service = "    - {name: llama, hosts: [Llama.Test, '*.llama.test'], endpoint_slices: {files: [s.yaml], port: http}}";
+    let service =
+        "    - {name: llama, hosts: [Llama.Test, '*.llama.test'], endpoint_slices: {files: [s.yaml], port: http}}";
     let activator = parse(service).unwrap();
     let service = &activator.services[0];
     let hosts = [HostPattern::Exact("llama.test".into()), HostPattern::Suffix(".llama.test".into())];
@@ -34,7 +36,8 @@ fn what_does_a_service_mean_that_says_little() {
 #[test]
 fn which_pods_scales_and_probes_are_understood() {
     let service = |more: &str| {
-        let text = format!("    - {{name: a, namespace: m, hosts: [a], endpoint_slices: {{service: a, port: 80}}, {more}}}");
+        let text =
+            format!("    - {{name: a, namespace: m, hosts: [a], endpoint_slices: {{service: a, port: 80}}, {more}}}");
         parse(&text).unwrap().services.remove(0)
     };
     let scaled = service("scale: {stateful_set: llama}");
