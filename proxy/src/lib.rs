@@ -22,6 +22,7 @@ pub mod ext_authz;
 pub mod fetch;
 pub mod files;
 pub mod forward;
+mod go_time;
 pub mod kube;
 pub mod message;
 pub mod metrics;

@@ -5,10 +5,12 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 mod auth;
+mod autoscale;
 mod gateways;
 mod verdicts;
 
 pub use auth::AuthMetrics;
+pub use autoscale::AutoscaleMetrics;
 
 use crate::admission::Snapshot;
 use crate::ext_authz::server::Counted;
@@ -48,6 +50,7 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
@@ -290,6 +293,7 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),

@@ -6,6 +6,7 @@
 pub mod activator;
 pub mod auth;
 pub mod authconfig;
+pub mod autoscale;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
