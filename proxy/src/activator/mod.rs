@@ -48,7 +48,9 @@ impl Activator {
         for (number, service) in config.services.iter().enumerate() {
             for host in &service.hosts {
                 match host {
-                    HostPattern::Exact(host) => drop(exact.insert(host.clone(), number)),
+                    HostPattern::Exact(host) => {
+                        exact.insert(host.clone(), number);
+                    }
                     HostPattern::Suffix(suffix) => suffixes.push((suffix.clone(), number)),
                 }
             }

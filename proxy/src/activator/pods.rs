@@ -12,7 +12,7 @@ use crate::kube::client::mirror::Mirror;
 use crate::kube::client::slices::{self, Port};
 use crate::kube::client::{Change, Client};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn read(files: &[PathBuf]) -> Result<Mirror, String> {
     }
     for (number, object) in objects.iter_mut().enumerate() {
         // Objects written by hand need no names; the mirror tells objects apart by them.
-        object["metadata"]["name"] = Value::from(number.to_string());
+        object["metadata"] = json!({"name": number.to_string()});
     }
     let mut mirror = Mirror::default();
     mirror.take(Change::All(objects));
@@ -89,13 +89,13 @@ fn take(text: &str, objects: &mut Vec<Value>) -> Result<(), String> {
     for document in serde_yaml_ng::Deserializer::from_str(text) {
         let mut document = Value::deserialize(document).map_err(|error| error.to_string())?;
         let kind = document["kind"].as_str().unwrap_or_default().to_owned();
-        match (kind.as_str(), document["items"].take()) {
+        match (kind.as_str(), document.get_mut("items").map(Value::take).unwrap_or_default()) {
             ("EndpointSlice", _) => objects.push(document),
             ("List" | "EndpointSliceList", Value::Array(items)) => {
                 objects.extend(items.into_iter().filter(Value::is_object));
             }
             // An empty document, as after a last `---`.
-            ("", _) if !document.is_object() => {}
+            ("", _) if document.is_null() => {}
             _ => return Err(format!("this is a `{kind}`, not an EndpointSlice")),
         }
     }

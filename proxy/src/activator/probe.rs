@@ -37,8 +37,8 @@ pub async fn follow(service: Arc<Service>) {
         for address in pods.into_iter().take(AT_ONCE_MAX) {
             let (service, connection) = (service.clone(), kept.remove(&address));
             asking.spawn(async move {
-                let probe = &service.config.probe;
-                let asked = ask(probe, &service.origin(), address, connection);
+                let (probe, origin) = (&service.config.probe, service.origin());
+                let asked = ask(probe, &origin, address, connection);
                 let told = tokio::time::timeout(probe.timeout, asked).await.ok().flatten();
                 service.probed(address, told.is_some());
                 (address, told.flatten())

@@ -1,16 +1,18 @@
 //! From no pod to the first: whoever starts pods is asked once, however many requests wait, and the first that answers is
 //! waited for.
 //!
-//! Never takes a pod away: that is the autoscaler's to decide, whose seam [`Scaler`] is as well.
+//! Never takes a pod away: that is the autoscaler's to decide, which asks by the same [`Scaler`].
 
 use super::service::Service;
 use crate::config::activator as config;
 use crate::kube::client::Client;
 use crate::kube::client::scale::Ref;
+use crate::scale::scaler::Scaler;
 use crate::scale::targets::Target;
 use async_trait::async_trait;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -19,28 +21,12 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of what a command that failed says.
 const WORDS_MAX: usize = 300;
 
-/// Whoever decides how many pods there shall be. Errors are words for callers who wait.
-#[async_trait]
-pub trait Scaler: Send + Sync {
-    /// How many are wanted now.
-    async fn scale(&self) -> Result<u32, String>;
-
-    /// From now on so many are wanted.
-    async fn set(&self, replicas: u32) -> Result<(), String>;
-
-    /// At least one is wanted. Never fewer than before: others may have asked for more meanwhile.
-    async fn wake(&self) -> Result<(), String> {
-        match self.scale().await? {
-            0 => self.set(1).await,
-            _ => Ok(()),
-        }
-    }
-}
-
 /// By the configuration; `None` where pods are only waited for.
 pub fn scaler(scale: Option<&config::Scale>, client: Option<&Client>) -> Option<Arc<dyn Scaler>> {
     match (scale?, client) {
-        (config::Scale::Command(command), _) => Some(Arc::new(Commanded { command: command.clone() })),
+        (config::Scale::Command(command), _) => {
+            Some(Arc::new(Commanded { command: command.clone(), told: AtomicU32::new(0) }))
+        }
         (config::Scale::Kubernetes(target), Some(client)) => {
             Some(Arc::new(Cluster { client: client.clone(), target: target.clone() }))
         }
@@ -70,7 +56,7 @@ impl Scaler for Cluster {
             return Ok(());
         }
         let asked = self.client.set_scale_from(&self.target, 0, 1).await.map_err(|error| self.words(&error))?;
-        tracing::info!(target = %self.target, asked, "scaled from zero to one");
+        tracing::info!(scaled = %self.target, asked, "scaled from zero to one");
         Ok(())
     }
 }
@@ -80,24 +66,30 @@ impl Cluster {
         if matches!(error.code(), Some(401 | 403)) {
             // For the log: a caller could do nothing about it.
             let advice = "bind the activator's service account to a role with get and patch on */scale";
-            tracing::error!(target = %self.target, %error, advice, "it may not be scaled");
+            tracing::error!(scaled = %self.target, %error, advice, "it may not be scaled");
         }
         format!("{} could not be scaled", self.target.name)
     }
 }
 
-/// A command of the operator's, told the number as its last argument. It cannot be asked, so it is told each time.
+/// A command of the operator's, told the number as its last argument. It cannot be asked, only told again.
 struct Commanded {
     command: Vec<String>,
+    told: AtomicU32,
 }
 
 #[async_trait]
 impl Scaler for Commanded {
     async fn scale(&self) -> Result<u32, String> {
-        Ok(0)
+        Ok(self.told.load(Relaxed))
+    }
+
+    async fn wake(&self) -> Result<(), String> {
+        self.set(self.told.load(Relaxed).max(1)).await
     }
 
     async fn set(&self, replicas: u32) -> Result<(), String> {
+        self.told.store(replicas, Relaxed);
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).arg(replicas.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);

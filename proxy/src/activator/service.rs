@@ -19,6 +19,8 @@ pub struct Service {
     pub config: config::Service,
     pub admission: Arc<Admission>,
     throttle: Mutex<Throttle>,
+    /// Of those who change which pods there are.
+    turn: Mutex<()>,
     /// A place came free, or a pod came or went.
     changed: Notify,
     /// Pods that have to be asked whether they answer.
@@ -55,6 +57,7 @@ impl Service {
         };
         Arc::new(Service {
             throttle: Mutex::new(Throttle::new(config.concurrency, seed as usize)),
+            turn: Mutex::default(),
             admission: Admission::new(limits),
             changed: Notify::new(),
             doubts: Notify::new(),
@@ -130,6 +133,8 @@ impl Service {
 
     /// Whatever changes pods changes with it how many requests admission may let through.
     fn change(&self, what: impl FnOnce(&mut Throttle)) {
+        // One after the other, or the older number might be told last.
+        let _turn = self.turn.lock().expect("nothing panics while it changes a service's pods");
         let (before, after, doubtful) = {
             let mut throttle = self.lock();
             let before = throttle.capacity();
@@ -178,7 +183,8 @@ impl Service {
         loop {
             let changed = self.changed.notified();
             let now = self.now();
-            let until = match self.lock().pick(now, &mut || self.chance()) {
+            let picked = self.lock().pick(now, &mut || self.chance());
+            let until = match picked {
                 Pick::Pod(address) => return Ok(Some(Seat { service: self.clone(), address })),
                 Pick::Nobody => {
                     // The pods may have gone after admission was told that there are some.

@@ -5,7 +5,6 @@
 use super::service::{Late, Seat, Service};
 use crate::error::Error;
 use crate::forward::Upstream;
-use crate::outbound::origin::Origin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,10 +29,8 @@ impl Trip {
         }
         let Some(seat) = &self.seat else { return Ok(None) };
         let origin = self.service.origin();
-        Ok(Some(match *origin {
-            Origin::Plain => Upstream::Tcp(seat.address),
-            Origin::Tls(_) => Upstream::secured(seat.address, origin),
-        }))
+        let address = seat.address;
+        Ok(Some(if origin.is_tls() { Upstream::secured(address, origin) } else { Upstream::Tcp(address) }))
     }
 
     /// The pod took no connection: it is in nobody's way until it answers a probe.

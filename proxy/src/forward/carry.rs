@@ -77,8 +77,8 @@ impl Handover {
         loop {
             let link = self.send(pool, &mut out).await?;
             let mut carriage = Carriage {
-                caller,
-                handover: self,
+                caller: &mut *caller,
+                handover: &mut *self,
                 body_bytes_max,
                 link,
                 out,
@@ -216,7 +216,9 @@ impl Carriage<'_> {
                 // It may have answered before it closed, and then that is the answer.
                 Next::WriteFailed => {
                     self.out.clear();
-                    (self.asked, self.write_failed) = (true, true);
+                    // What may be sent elsewhere is still taken in.
+                    self.asked |= self.kept.whole().is_none();
+                    self.write_failed = true;
                 }
                 Next::Piece(piece) => self.pass_on(piece)?,
             }
@@ -267,6 +269,9 @@ impl Carriage<'_> {
         let before = self.out.len();
         frame(&mut self.out, self.chunked, piece.as_deref(), self.asked);
         self.kept.push(&self.out[before..]);
+        if self.write_failed {
+            self.out.clear();
+        }
         self.moved = Instant::now();
         Ok(())
     }

@@ -235,6 +235,6 @@ impl RawProbe {
 fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
     let bad = || format!("`{line}` is no header; write `name: value`");
     let (name, value) = line.split_once(':').ok_or_else(bad)?;
-    let name = name.trim().parse().map_err(|_| bad())?;
-    Ok((name, value.trim().parse().map_err(|_| bad())?))
+    let name = name.trim().parse::<HeaderName>().map_err(|_| bad())?;
+    Ok((name, value.trim().parse::<HeaderValue>().map_err(|_| bad())?))
 }
