@@ -8,6 +8,7 @@
 //! ```
 
 pub mod accept;
+pub mod activator;
 pub mod admin;
 pub mod admission;
 pub mod auth;

@@ -14,6 +14,7 @@ mod policed;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
+use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
@@ -22,6 +23,7 @@ use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
+use crate::outbound::origin::Ourselves;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
 use crate::scale::targets::Target;
@@ -73,6 +75,8 @@ pub enum Error {
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
+    #[error("{0}")]
+    Activator(#[from] BadService),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -119,6 +123,10 @@ impl Server {
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
+        if let Answers::Pods(activator) = &parts.answers {
+            let trust_domain = config.tls.trust_domain.clone();
+            activator.secure(&Ourselves { identity: identity.clone(), trust_domain })?;
+        }
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
         let asked = journal.metrics.ext_authz();
@@ -245,6 +253,9 @@ impl Server {
             tokio::spawn(source.run(identity.clone()));
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
+        if let Answers::Pods(activator) = &self.exchange.answers {
+            activator.staff();
+        }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -327,6 +338,8 @@ fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
         Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        // Each service has an admission of its own; nobody waits in this one.
+        Behind::Pods(_) => (UNLIMITED, None),
     };
     admission::Limits {
         concurrency,

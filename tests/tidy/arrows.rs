@@ -92,6 +92,8 @@ fn do_engine_models_and_kernels_mind_their_own_business() {
 /// Shells that own the clock, randomness or the environment; everything else takes them as arguments.
 const SHELLS: &[&str] = &[
     "proxy/src/accept",
+    "proxy/src/activator/service.rs",
+    "proxy/src/activator/trip.rs",
     "proxy/src/admission/mod.rs",
     "proxy/src/admin/",
     "proxy/src/auth/endpoint/kept.rs",

@@ -5,6 +5,8 @@
 
 use super::Upstream;
 use crate::net::source_for;
+use crate::outbound::dial::{Stream, connect};
+use crate::outbound::origin::Speech;
 use bytes::BytesMut;
 use std::collections::HashMap;
 use std::io;
@@ -49,6 +51,8 @@ pub struct Link {
 }
 
 enum Socket {
+    /// Under mutual TLS, with a pod of an activator's.
+    Secured(Box<Stream>),
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -124,6 +128,10 @@ impl Pool {
 async fn dial(to: &Upstream) -> io::Result<Socket> {
     let tcp = match to {
         Upstream::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        Upstream::Secured(address, secure) => {
+            let stream = connect(&secure.0, *address, Speech::H1).await.map_err(io::Error::other)?;
+            return Ok(Socket::Secured(Box::new(stream)));
+        }
         Upstream::Tcp(address) => TcpStream::connect(address).await?,
         Upstream::Intercepted(address) => {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -140,6 +148,8 @@ impl Socket {
     /// Whether nothing came, not even the end: asked of the kernel, for a server may have closed a moment ago.
     fn is_quiet(&self) -> bool {
         let fd = match self {
+            // A ticket or a goodbye that came is no quiet either: then a new connection is made.
+            Socket::Secured(stream) => stream.as_raw_fd(),
             Socket::Tcp(tcp) => tcp.as_raw_fd(),
             Socket::Unix(unix) => unix.as_raw_fd(),
         };
@@ -157,6 +167,7 @@ impl Link {
         let before = self.input.len();
         let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
         let polled = match &mut self.socket {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
             Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buffer),
             Socket::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buffer),
         };
@@ -169,6 +180,7 @@ impl Link {
     /// Writes once.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.socket {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
         }

@@ -1,6 +1,7 @@
 //! The ways to begin: by a configuration alone, or by a policy made in code in front of another server.
 
 use super::{Error, Parts, Running, Server, signals};
+use crate::activator::Activator;
 use crate::auth::Authenticator;
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
@@ -10,6 +11,7 @@ use crate::record::{Journal, Lines};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::worker::Uds;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
 ///
@@ -45,6 +47,11 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
                 Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
             };
             Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
+        }
+        Behind::Pods(activator) => {
+            // Each service has a target of its own.
+            let target: Arc<dyn Target> = Arc::new(External::new(Address::Any, Duration::ZERO));
+            Parts { answers: Answers::Pods(Activator::new(activator)), target, dialects, journal, by }
         }
     };
     let server = Server::open(config, parts)?;

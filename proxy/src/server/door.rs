@@ -36,10 +36,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
 pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
-    let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
     // pingora speaks no TLS for us towards anybody, so it need not load the machine's authorities.
     let conf = ServerConf { threads: 1, ca_file: Some("/dev/null".into()), ..ServerConf::default() };
-    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(unused_max) }, Arc::new(conf));
+    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(config.unused_max()) }, Arc::new(conf));
     app.handle_init_modules();
     let mut options = HttpServerOptions::default();
     // We have seen the preface ourselves; pingora's own look at it has no timeout.
