@@ -21,9 +21,7 @@ use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{self, Behind, Config};
 use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
-use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
-use crate::outbound::origin::Ourselves;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
 use crate::scale::targets::Target;
@@ -123,14 +121,9 @@ impl Server {
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
-        if let Answers::Pods(activator) = &parts.answers {
-            let trust_domain = config.tls.trust_domain.clone();
-            activator.secure(&Ourselves { identity: identity.clone(), trust_domain })?;
-        }
+        begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz();
-        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let authorizers = begin::authorizers(&config, &journal);
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -254,7 +247,7 @@ impl Server {
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Answers::Pods(activator) = &self.exchange.answers {
-            activator.staff();
+            activator.staff(&self.exchange.journal.metrics.autoscale)?;
         }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! The exchange is the sidecar's own: TLS, credentials, policy, limits and refusals are as there; what differs is who
-//! stands behind. Only `pods`, `probe`, `scale`, `service` and `trip` touch the world. Never reads a body, and never takes
-//! a pod away.
+//! stands behind. Only `pods`, `probe`, `scale`, `service` and `trip` touch the world. Never reads a body, and takes a pod
+//! away only where the service has an autoscaler, which decides it.
 
+mod autoscale;
 mod pods;
 mod probe;
 pub mod scale;
@@ -24,10 +25,14 @@ use crate::config::activator as config;
 use crate::config::outbound::HostPattern;
 use crate::kube::client::Client;
 use crate::message::Head;
+use crate::metrics::AutoscaleMetrics;
 use crate::outbound::origin::{Ourselves, Problem};
+use crate::scale::external_scaler::{self, Board};
 use scale::{Woken, scaler};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 
 const REVISION: &str = "knative-serving-revision";
 const NAMESPACE: &str = "knative-serving-namespace";
@@ -35,11 +40,14 @@ const NAMESPACE: &str = "knative-serving-namespace";
 pub struct Activator {
     /// Knative's headers are understood and said.
     pub knative: bool,
+    pub external_scaler: Option<SocketAddr>,
     pub services: Vec<Arc<Service>>,
     exact: HashMap<String, usize>,
     /// With their leading dots, the longest first.
     suffixes: Vec<(String, usize)>,
     client: Option<Client>,
+    /// Where KEDA asks, until that begins.
+    external: Mutex<Option<TcpListener>>,
 }
 
 impl Activator {
@@ -62,7 +70,10 @@ impl Activator {
         };
         let client = config.services.iter().any(asks).then(|| Client::new(config.kubernetes.clone()));
         let services = config.services.iter().map(|service| Service::new(service.clone()));
-        Arc::new(Activator { knative: config.knative, services: services.collect(), exact, suffixes, client })
+        let services = services.collect();
+        let external = Mutex::new(None);
+        let (knative, external_scaler) = (config.knative, config.external_scaler);
+        Arc::new(Activator { knative, external_scaler, services, exact, suffixes, client, external })
     }
 
     /// With whose certificate pods are met. Before anything is served.
@@ -72,15 +83,36 @@ impl Activator {
         })
     }
 
-    /// Starts what runs beside the callers: discovery, probes, and each service's keeper. Needs a runtime around it.
-    pub fn staff(&self) {
+    /// KEDA will ask there.
+    pub fn answer_on(&self, listener: TcpListener) {
+        *self.external.lock().expect("nothing panics while it holds a listener") = Some(listener);
+    }
+
+    /// Starts what runs beside the callers: discovery, probes, each service's keeper and its autoscaler. Needs a runtime
+    /// around it.
+    pub fn staff(&self, metrics: &AutoscaleMetrics) -> std::io::Result<()> {
+        let mut seen = Vec::new();
         for service in &self.services {
             let scaler = scaler(service.config.scale.as_ref(), self.client.as_ref());
+            if let (Some(autoscale), Some(scaler)) = (&service.config.autoscale, &scaler) {
+                let autoscaler = autoscale::hire(service, autoscale, scaler.clone(), metrics);
+                seen.push((service.config.name.clone(), autoscaler.seen()));
+                tokio::spawn(autoscaler.run(std::future::pending()));
+            }
             let woken = Woken { service: service.clone(), scaler };
             tokio::spawn(pods::follow(service.clone(), self.client.clone()));
             tokio::spawn(probe::follow(service.clone()));
             tokio::spawn(service.admission.clone().run(Arc::new(woken), std::future::pending()));
         }
+        if let Some(listener) = self.external.lock().expect("nothing panics while it holds a listener").take() {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(async move {
+                // It is asked until the process ends.
+                let (_end, ended) = watch::channel(false);
+                external_scaler::serve(listener, Board::new(seen), ended).await;
+            });
+        }
+        Ok(())
     }
 
     /// Whose a request is: by Knative's headers, where they count, else by its host.
@@ -105,12 +137,14 @@ impl Activator {
     pub fn edits(&self) -> Vec<crate::forward::Edit> {
         use crate::forward::Edit;
         use http::{HeaderName, HeaderValue};
-        if !self.knative {
-            return Vec::new();
-        }
         let remove = |name: &'static str| Edit::Remove(HeaderName::from_static(name));
         let told = Edit::Set(HeaderName::from_static("k-proxy-request"), HeaderValue::from_static("activator"));
-        vec![remove(REVISION), remove(NAMESPACE), told]
+        match (self.knative, self.services.iter().any(|service| service.config.autoscale.is_some())) {
+            (true, _) => vec![remove(REVISION), remove(NAMESPACE), told],
+            // What is counted here is left out there.
+            (false, true) => vec![told],
+            (false, false) => Vec::new(),
+        }
     }
 }
 

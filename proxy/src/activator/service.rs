@@ -8,9 +8,11 @@ use crate::admission::{self, Admission, QueueLimits};
 use crate::config::activator as config;
 use crate::outbound::balancers::mix;
 use crate::outbound::origin::{Origin, Ourselves, Problem};
+use crate::scale::autoscaler::Autoscaler;
+use crate::scale::stats::{Announcer, Report};
 use crate::tls::provider;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -28,6 +30,11 @@ pub struct Service {
     origin: OnceLock<Arc<Origin>>,
     chance: AtomicU64,
     began: Instant,
+    /// Somebody has said who the pods are.
+    heard: AtomicBool,
+    /// Those who are held or on their way, for the autoscaler.
+    announcer: Mutex<Announcer>,
+    autoscaler: OnceLock<Arc<Autoscaler>>,
 }
 
 /// A place at a pod, until dropped.
@@ -64,6 +71,9 @@ impl Service {
             origin: OnceLock::new(),
             chance: AtomicU64::new(seed),
             began: Instant::now(),
+            heard: AtomicBool::new(false),
+            announcer: Mutex::default(),
+            autoscaler: OnceLock::new(),
             config,
         })
     }
@@ -104,8 +114,41 @@ impl Service {
         self.lock().census()
     }
 
+    /// Pods, and whether they take requests; `None` until somebody has said who they are.
+    pub fn listed(&self) -> Option<Vec<(SocketAddr, bool)>> {
+        self.heard.load(Relaxed).then(|| self.lock().listed())
+    }
+
+    /// Who decides how many pods there are, where this process does.
+    pub fn is_scaled_by(&self, autoscaler: Arc<Autoscaler>) {
+        let _ = self.autoscaler.set(autoscaler);
+    }
+
+    fn announcer(&self) -> MutexGuard<'_, Announcer> {
+        self.announcer.lock().expect("nothing panics while it counts")
+    }
+
+    /// A request has come for it: the first after a silence is told of at once.
+    pub fn entered(&self) {
+        let first = self.announcer().enter(self.now());
+        if let (Some(report), Some(autoscaler)) = (first, self.autoscaler.get()) {
+            autoscaler.tell(&report);
+        }
+    }
+
+    /// A request that had entered has ended.
+    pub fn left(&self) {
+        self.announcer().leave(self.now());
+    }
+
+    /// Who was held and on their way since this was last asked.
+    pub fn buffered(&self) -> Option<Report> {
+        self.announcer().report(self.now())
+    }
+
     /// These are the pods now.
     pub fn replace(&self, listed: &[Listed]) {
+        self.heard.store(true, Relaxed);
         self.change(|throttle| throttle.replace(listed));
         let census = self.census();
         tracing::info!(service = self.config.name, ready = census.ready, cold = census.cold, "pods listed");

@@ -8,6 +8,7 @@ mod tests;
 
 pub(super) use raw::RawActivator;
 
+use super::autoscale::{self, Autoscale};
 use super::outbound::{Expect, HostPattern, Origination};
 use super::raw::Problems;
 use super::{Config, Forward, Kubernetes};
@@ -15,6 +16,7 @@ use crate::kube::client::scale::Ref;
 use crate::kube::client::slices::Port;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub struct Activator {
     /// Knative's headers are understood and said: `Knative-Serving-Revision` and `-Namespace` choose the service, and
     /// pods are told `K-Proxy-Request: activator`.
     pub knative: bool,
+    /// Where KEDA may ask what the services' autoscalers see.
+    pub external_scaler: Option<SocketAddr>,
     /// At least one.
     pub services: Vec<Service>,
     /// How the API server is reached, for those who need it.
@@ -40,6 +44,8 @@ pub struct Service {
     pub concurrency: usize,
     /// Who starts the first pod; `None` if somebody else does, and it is only waited for.
     pub scale: Option<Scale>,
+    /// Who decides how many pods there are; `None`: somebody else, and only the first is asked for here.
+    pub autoscale: Option<Autoscale>,
     /// A first pod that takes longer has failed to start.
     pub start_timeout: Duration,
     pub probe: Probe,
@@ -101,7 +107,12 @@ impl Activator {
     /// As `/config_dump` shows it; a command may hold a secret, so only its program is shown.
     pub(super) fn dump(&self) -> Value {
         let services: Vec<Value> = self.services.iter().map(Service::dump).collect();
-        json!({"knative": self.knative, "services": services, "kubernetes": self.kubernetes.server})
+        json!({
+            "knative": self.knative,
+            "external_scaler": self.external_scaler,
+            "services": services,
+            "kubernetes": self.kubernetes.server,
+        })
     }
 
     /// After so long an unused connection to a pod is closed.
@@ -131,6 +142,7 @@ impl Service {
                 }),
                 Scale::Kubernetes(target) => json!(target.to_string()),
             }),
+            "autoscale": self.autoscale.as_ref().map(autoscale::shown),
             "start_timeout_seconds": seconds(self.start_timeout),
             "probe": {
                 "path": self.probe.path,

@@ -1,6 +1,7 @@
 //! The shape of the `activator` section, its defaults, and what makes it contradict itself.
 
 use super::{Activator, Bounds, Pods, Probe, Scale, Service};
+use crate::config::autoscale::{Autoscale, RawAutoscale};
 use crate::config::inbound::protocol;
 use crate::config::outbound::{HostPattern, RawOrigination};
 use crate::config::quantity::Quantity;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub(in crate::config) struct RawActivator {
     #[serde(default)]
     knative: bool,
+    external_scaler: Option<String>,
     services: Vec<RawService>,
 }
 
@@ -32,6 +34,7 @@ struct RawService {
     #[serde(default)]
     concurrency: usize,
     scale: Option<RawScale>,
+    autoscale: Option<RawAutoscale>,
     start_timeout: Option<Quantity>,
     #[serde(default)]
     probe: RawProbe,
@@ -112,7 +115,12 @@ impl RawActivator {
                 }
             }
         }
-        Activator { knative: self.knative, services, kubernetes: kubernetes.clone() }
+        let external = &self.external_scaler;
+        let external_scaler = external.as_ref().map(|_| p.address("activator.external_scaler", external, ""));
+        if external_scaler.is_some() && services.iter().all(|service| service.autoscale.is_none()) {
+            p.add("activator.external_scaler", "has nothing to tell without a service that has `autoscale`");
+        }
+        Activator { knative: self.knative, external_scaler, services, kubernetes: kubernetes.clone() }
     }
 }
 
@@ -147,6 +155,7 @@ impl RawService {
             hosts,
             pods: self.endpoint_slices.validate(&at("endpoint_slices"), base, p),
             concurrency: self.concurrency,
+            autoscale: autoscale(self.autoscale, &at("autoscale"), (self.concurrency, self.scale.is_some()), p),
             scale: self.scale.and_then(|scale| scale.validate(&at("scale"), &namespace, p)),
             // A node that must be found, an image that must be pulled, weights that must be loaded.
             start_timeout: p.duration(&at("start_timeout"), &self.start_timeout, seconds(300)),
@@ -162,6 +171,20 @@ impl RawService {
             forward,
         }
     }
+}
+
+fn autoscale(
+    raw: Option<RawAutoscale>,
+    at: &str,
+    (concurrency, has_scale): (usize, bool),
+    p: &mut Problems,
+) -> Option<Autoscale> {
+    let raw = raw?;
+    if !has_scale {
+        p.add(at, "needs `scale`: who is to be asked for pods");
+    }
+    let read = raw.validate(at, u32::try_from(concurrency).unwrap_or(0));
+    read.map_err(|problems| p.0.extend(problems)).ok()
 }
 
 fn host(text: &str) -> Result<HostPattern, String> {

@@ -73,3 +73,21 @@ fn what_contradicts_itself() {
         assert!(told.contains(words), "{text}\n{told}");
     }
 }
+
+#[test]
+fn who_decides_how_many_pods_there_are() {
+    let service = |more: &str| {
+        let text = format!("    - {{name: a, hosts: [a], endpoint_slices: {{files: [s]}}, concurrency: 4, {more}}}\n");
+        parse(&text)
+    };
+    let services = service("scale: {deployment: a}, autoscale: {max_scale: 9}").unwrap().services;
+    let autoscale = services[0].autoscale.as_ref().expect("it is there");
+    assert_eq!((autoscale.settings.max_scale, autoscale.settings.container_concurrency), (9, 4));
+    assert_eq!(services[0].dump()["autoscale"]["max_scale"], 9);
+    let problems = service("autoscale: {window: 1s}").unwrap_err();
+    for words in ["services[0].autoscale: needs `scale`", "services[0].autoscale.window: 1s must be from 6s"] {
+        assert!(problems.contains(words), "{words}: {problems}");
+    }
+    let asked = "    - {name: a, hosts: [a], endpoint_slices: {files: [s]}}\n  external_scaler: 127.0.0.1:6000\n";
+    assert!(parse(asked).unwrap_err().contains("activator.external_scaler: has nothing to tell"));
+}

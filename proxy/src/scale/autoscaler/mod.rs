@@ -37,7 +37,7 @@ pub struct Pod {
 
 /// What an autoscaler has to know of where it works.
 pub trait Around: Send + Sync {
-    /// All pods there are; `None`: nobody could say.
+    /// All pods there are, also those that take no requests yet; `None`: nobody could say.
     fn pods(&self) -> Option<Vec<Pod>>;
 
     /// What this process itself holds or passes on of the service, since it was last asked; `None`: nothing at all.
@@ -168,7 +168,8 @@ impl Autoscaler {
             if let Some(report) = self.around.buffered() {
                 self.tell(&report);
             }
-            let pods = self.around.pods().unwrap_or_default();
+            let mut pods = self.around.pods().unwrap_or_default();
+            pods.retain(|pod| pod.ready);
             if pods.is_empty() {
                 continue;
             }
