@@ -245,3 +245,24 @@ fn does_a_caller_that_leaves_free_its_place_wherever_it_waits() {
     drop(tcp);
     wait_for(|| held(&activator).running == 0 && census(&activator).in_flight == 0);
 }
+
+#[test]
+fn does_its_autoscaler_ask_for_as_many_pods_as_the_callers_need() {
+    let service = Service::new(1, "      autoscale: {max_scale: 7}");
+    let activator = Arc::new(service.activator());
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let activator = activator.clone();
+            std::thread::spawn(move || activator.post("hi"))
+        })
+        .collect();
+    wait_for(|| held(&activator).waiting == 10);
+    wait_for(|| service.asked().lines().any(|line| line == "7"));
+    let pod = foreign(Some(QUEUE));
+    service.pods(Some(&[(pod.address, true)]));
+    for caller in callers {
+        assert!(caller.join().unwrap().starts_with("HTTP/1.1 200 OK"));
+    }
+    let metrics = activator.exchange.journal.metrics.expose(&held(&activator));
+    assert!(metrics.contains("outrider_autoscaler_pods_desired{service=\"m/toys\"} 7"), "{metrics}");
+}
