@@ -17,6 +17,9 @@ pub enum Error {
     Invalid { message: String, param: Option<String> },
     #[error("no such path: {method} {path}")]
     UnknownPath { method: String, path: String },
+    /// An activator has no service of that name.
+    #[error("no service here answers to the host `{host}`")]
+    UnknownHost { host: String },
     #[error("{method} is not allowed here; use {allowed}")]
     MethodNotAllowed { method: String, allowed: &'static str },
     #[error("the model `{model}` does not exist; this server has: {known}")]
@@ -70,6 +73,9 @@ pub enum Error {
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
     QueueBytesFull { bytes: usize, retry_after: Duration },
+    /// The caller asked to be refused rather than queued.
+    #[error("there is no room at the moment, and the request asked not to be queued")]
+    NoRoom,
     #[error("the request waited {} s in the queue and was not reached", waited.as_secs())]
     QueueTimeout { waited: Duration },
     #[error("the server is draining")]
@@ -208,6 +214,7 @@ impl Error {
         let (status, grpc, label, part) = match self {
             Invalid { .. } => (400, grpc::INVALID_ARGUMENT, "invalid", "request"),
             UnknownPath { .. } => (404, grpc::UNIMPLEMENTED, "unknown_path", "request"),
+            UnknownHost { .. } => (404, grpc::UNIMPLEMENTED, "unknown_host", "request"),
             MethodNotAllowed { .. } => (405, grpc::UNIMPLEMENTED, "method_not_allowed", "request"),
             UnknownModel { .. } => (404, grpc::NOT_FOUND, "unknown_model", "request"),
             UnknownVersion { .. } => (404, grpc::NOT_FOUND, "unknown_version", "request"),
@@ -229,6 +236,7 @@ impl Error {
             AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
             QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
             QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
+            NoRoom => (503, grpc::UNAVAILABLE, "no_room", "queue"),
             QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
             RateLimited { .. } => (429, grpc::RESOURCE_EXHAUSTED, "rate_limited", "rate_limit"),
             LimiterSilent { .. } => (503, grpc::UNAVAILABLE, "limiter_silent", "rate_limit"),
@@ -255,9 +263,11 @@ impl Error {
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
             // A moment's patience at least: what trickles in would be gone with the next few words.
             Error::RateLimited { quota } => Some(quota.retry_after.max(Duration::from_secs(1))),
-            Error::AuthUnavailable | Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Error::AuthUnavailable
+            | Error::NoRoom
+            | Error::Draining
+            | Error::WorkerGone
+            | Error::LimiterSilent { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

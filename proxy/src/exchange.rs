@@ -7,12 +7,14 @@
 
 mod floor;
 mod limiter;
+mod onward;
 mod rights;
 
 pub use floor::explain;
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
 
+use crate::activator::Activator;
 use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
 use crate::auth::request::{self, Authenticated};
@@ -64,6 +66,7 @@ pub struct Exchange {
 pub enum Answers {
     Worker(Arc<dyn Worker>),
     Foreign(Forward),
+    Pods(Arc<Activator>),
 }
 
 /// How an exchange left its page.
@@ -163,6 +166,7 @@ impl Exchange {
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
             Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, server, floor).await?, server))),
+            Answers::Pods(activator) => return self.activate(permitted, activator, floor).await.map(Some),
         };
         // Parse before admit: only a well-formed question may wake a worker.
         let understood = self.parse(permitted, floor).await?;
@@ -174,6 +178,7 @@ impl Exchange {
 
     fn receive(&self, floor: &mut Floor<'_>) -> Result<Call, Error> {
         let head = floor.head()?;
+        floor.at_once = head.headers.contains_key(forward::AT_ONCE);
         must_not_be_grpc_on_h1(&head)?;
         Ok(Call(head))
     }
@@ -255,22 +260,12 @@ impl Exchange {
 
     /// The way out of this page: the place is taken, the rest is `forward`.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
-        let Permitted { routed, strips, token, edits: changes, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
-        let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        if bytes > self.limits.body_bytes_max {
-            return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
-        }
-        floor.charge_unread(&routed.head, bytes).await?;
+        let bytes = self.length(&permitted.routed.head)?;
+        floor.charge_unread(&permitted.routed.head, bytes).await?;
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
-        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
-        edits.extend(forward::edits_of(&strips));
-        edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits()).collect::<Vec<_>>()));
-        edits.extend(changes);
-        let dialect = routed.asked.map(|(dialect, _)| dialect);
-        let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
-        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
+        Ok(self.passage(permitted, (permit, self.admission.clone(), upstream), floor))
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
@@ -299,6 +294,9 @@ impl Exchange {
     }
 
     async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
+        if ticket.place.is_none() {
+            self.must_have_room(floor)?;
+        }
         let permit = floor.unless_over(pin!(self.admission.admit(ticket))).await?;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
@@ -378,7 +376,7 @@ impl Exchange {
     }
 
     fn forwards(&self) -> bool {
-        matches!(self.answers, Answers::Foreign(_))
+        !matches!(self.answers, Answers::Worker(_))
     }
 
     /// Whether a request would be taken now.

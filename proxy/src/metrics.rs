@@ -5,10 +5,12 @@
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
 mod auth;
+mod autoscale;
 mod gateways;
 mod verdicts;
 
 pub use auth::AuthMetrics;
+pub use autoscale::AutoscaleMetrics;
 
 use crate::admission::Snapshot;
 use crate::ext_authz::server::Counted;
@@ -48,6 +50,7 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
     running: IntGauge,
     waiting: IntGauge,
@@ -290,6 +293,7 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
@@ -397,6 +401,9 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::autoscale::{Autoscale, Path, Settings, Surroundings};
+    use crate::scale::stats::Report;
+    use std::time::Duration;
 
     #[test]
     fn is_the_exposition_what_dashboards_rely_on() {
@@ -418,6 +425,12 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        let mut autoscale = Autoscale::new(Settings::default(), 0, 0, Duration::ZERO);
+        autoscale.observe(Duration::ZERO, &Report { concurrency: 1.0, ..Report::default() });
+        let outcome = autoscale.tick(Duration::ZERO, Surroundings { ready: Some(0), path: Path::default() });
+        metrics.autoscale.decided("chat", &outcome, Some(0));
+        metrics.autoscale.scrapes.with_label_values(&["chat", "ok"]).inc();
+        metrics.autoscale.scalings.with_label_values(&["chat", "ok"]).inc();
         metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
         metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();

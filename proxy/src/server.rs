@@ -15,13 +15,13 @@ mod policed;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
+use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
 use crate::exchange::{Answers, Exchange, Limiter};
-use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
@@ -78,6 +78,8 @@ pub enum Error {
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
+    #[error("{0}")]
+    Activator(#[from] BadService),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -124,10 +126,9 @@ impl Server {
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
+        begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz();
-        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let authorizers = begin::authorizers(&config, &journal);
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -250,6 +251,9 @@ impl Server {
             tokio::spawn(source.run(identity.clone()));
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
+        if let Answers::Pods(activator) = &self.exchange.answers {
+            activator.staff(&self.exchange.journal.metrics.autoscale)?;
+        }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -332,6 +336,8 @@ fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
         Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        // Each service has an admission of its own; nobody waits in this one.
+        Behind::Pods(_) => (UNLIMITED, None),
     };
     admission::Limits {
         concurrency,

@@ -20,6 +20,11 @@ impl Breaker {
         Breaker { limit: limit.max(1), running: 0, released: None, interval_seconds: None }
     }
 
+    /// From now on so many; who runs beyond it may finish.
+    pub fn resize(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     /// Takes a place if one is free.
     pub fn acquire(&mut self) -> bool {
         let free = self.running < self.limit;

@@ -4,6 +4,7 @@
 //! request says; it knows how many bytes it holds.
 
 mod breaker;
+mod capacity;
 mod queue;
 pub mod rate;
 mod wake;

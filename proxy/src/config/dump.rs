@@ -38,7 +38,11 @@ impl Config {
             "worker": self.worker().map(worker),
             "forward": match &self.behind {
                 Behind::Forward(to) => Some(forward(to)),
-                Behind::Worker(_) => None,
+                Behind::Worker(_) | Behind::Pods(_) => None,
+            },
+            "activator": match &self.behind {
+                Behind::Pods(activator) => Some(activator.dump()),
+                Behind::Worker(_) | Behind::Forward(_) => None,
             },
             "queue": {
                 "requests_max": self.queue.requests_max,

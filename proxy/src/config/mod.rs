@@ -3,9 +3,11 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod activator;
 pub mod audit;
 pub mod auth;
 pub mod authconfig;
+pub mod autoscale;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -67,6 +69,8 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
+    /// Pods that may not be there: requests are held until one is, and passed on.
+    Pods(activator::Activator),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +144,7 @@ impl Config {
     pub fn worker(&self) -> Option<&Worker> {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
-            Behind::Forward(_) => None,
+            Behind::Forward(_) | Behind::Pods(_) => None,
         }
     }
 
@@ -148,7 +152,16 @@ impl Config {
     pub fn forward(&self) -> Option<&Forward> {
         match &self.behind {
             Behind::Forward(forward) => Some(forward),
-            Behind::Worker(_) => None,
+            Behind::Worker(_) | Behind::Pods(_) => None,
+        }
+    }
+
+    /// After so long an unused connection to whoever stands behind is closed.
+    pub fn unused_max(&self) -> Duration {
+        match &self.behind {
+            Behind::Worker(_) => Duration::ZERO,
+            Behind::Forward(forward) => forward.idle_timeout,
+            Behind::Pods(activator) => activator.idle_timeout(),
         }
     }
 

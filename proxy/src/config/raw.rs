@@ -2,6 +2,7 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::activator::{Activator, RawActivator};
 use super::audit::RawAudit;
 use super::auth::RawAuth;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
@@ -37,6 +38,7 @@ pub struct Raw {
     xfcc: Option<String>,
     worker: Option<RawWorker>,
     forward: Option<RawForward>,
+    activator: Option<RawActivator>,
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
@@ -181,6 +183,8 @@ impl Raw {
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kubernetes = self.kubernetes.validate(base, p);
+        let queue = self.queue.validate(p);
+        let activator = self.activator.map(|activator| activator.validate(base, &kubernetes, &queue, p));
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -191,8 +195,8 @@ impl Raw {
             auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
-            behind: behind(self.worker, self.forward, base, p),
-            queue: self.queue.validate(p),
+            behind: behind(self.worker, self.forward, activator, base, p),
+            queue,
             limits: self.limits.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
@@ -220,7 +224,10 @@ fn contradictions(config: &Config, p: &mut Problems) {
     if original && !config.interception.inbound {
         p.add("forward.to", "`original` needs interception.inbound: only a redirect tells where a caller was going");
     }
-    if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+    if let Behind::Pods(activator) = &config.behind {
+        activator.check(config, p);
+    }
+    if let (Behind::Forward(_) | Behind::Pods(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
         p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
     }
     if config.listen == config.admin && config.listen.port() != 0 {
@@ -241,12 +248,19 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
 }
 
-fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p: &mut Problems) -> Behind {
-    match (worker, forward) {
-        (Some(worker), None) => Behind::Worker(worker.validate(base, p)),
-        (None, Some(forward)) => Behind::Forward(forward.validate(base, p)),
-        (worker, _) => {
-            p.add("worker", "exactly one of `worker` and `forward` says who answers");
+fn behind(
+    worker: Option<RawWorker>,
+    forward: Option<RawForward>,
+    activator: Option<Activator>,
+    base: &Path,
+    p: &mut Problems,
+) -> Behind {
+    match (worker, forward, activator) {
+        (Some(worker), None, None) => Behind::Worker(worker.validate(base, p)),
+        (None, Some(forward), None) => Behind::Forward(forward.validate(base, p)),
+        (None, None, Some(activator)) => Behind::Pods(activator),
+        (worker, ..) => {
+            p.add("worker", "exactly one of `worker`, `forward` and `activator` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
         }
     }

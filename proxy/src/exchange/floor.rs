@@ -41,6 +41,8 @@ pub struct Floor<'a> {
     voice: Voice,
     rights: Rights,
     cut: watch::Receiver<bool>,
+    /// Whoever sends it can go elsewhere: it is not to be queued.
+    pub at_once: bool,
     /// What it costs its caller.
     pub meter: Meter,
     pub record: Record,
@@ -64,6 +66,7 @@ impl<'a> Floor<'a> {
             voice: Voice::Neutral,
             rights: Rights::default(),
             cut,
+            at_once: false,
             meter: Meter::default(),
             record,
         }

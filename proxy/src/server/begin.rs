@@ -1,15 +1,20 @@
 //! The ways to begin: by a configuration alone, or by a policy made in code in front of another server.
 
-use super::{Error, Parts, Running, Server, signals};
+use super::{Error, Parts, Running, Server, listeners, signals};
+use crate::activator::Activator;
 use crate::auth::Authenticator;
 use crate::config::{Behind, Config, Destination};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::Answers;
+use crate::ext_authz::client::Authorizers;
 use crate::metrics::Metrics;
+use crate::outbound::origin::Ourselves;
 use crate::record::{Journal, Lines};
 use crate::scale::targets::{Address, External, Process, Target};
+use crate::tls::Identity;
 use crate::worker::Uds;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
 ///
@@ -46,7 +51,33 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
             };
             Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
         }
+        Behind::Pods(activator) => {
+            // Each service has a target of its own.
+            let target: Arc<dyn Target> = Arc::new(External::new(Address::Any, Duration::ZERO));
+            Parts { answers: Answers::Pods(Activator::new(activator)), target, dialects, journal, by }
+        }
     };
     let server = Server::open(config, parts)?;
     server.run(signals, on_ready)
+}
+
+/// External authorizers that CUSTOM policies name.
+pub(super) fn authorizers(config: &Config, journal: &Journal) -> Arc<Authorizers> {
+    let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
+    Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, journal.metrics.ext_authz()))
+}
+
+/// Where pods answer: with whose certificate they are met, and where KEDA asks.
+pub(super) fn ready_for_pods(
+    answers: &Answers,
+    config: &Config,
+    identity: Option<&Arc<Identity>>,
+) -> Result<(), Error> {
+    let Answers::Pods(activator) = answers else { return Ok(()) };
+    let trust_domain = config.tls.trust_domain.clone();
+    activator.secure(&Ourselves { identity: identity.cloned(), trust_domain })?;
+    if let Some(address) = activator.external_scaler {
+        activator.answer_on(listeners::listen("activator.external_scaler", address)?);
+    }
+    Ok(())
 }

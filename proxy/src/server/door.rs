@@ -15,7 +15,6 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::ShutdownWatch;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub struct App {
@@ -37,7 +36,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 impl App {
     /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
     pub fn new(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
-        let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
+        let unused_max = config.unused_max();
         let mut options = HttpServerOptions::default();
         // We have seen the preface ourselves; pingora's own look at it has no timeout.
         options.h2c = false;

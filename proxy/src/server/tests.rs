@@ -4,6 +4,7 @@ mod outside;
 mod toy;
 
 use super::*;
+use crate::activator::Activator;
 use crate::metrics::Metrics;
 use crate::record::Lines;
 use crate::worker::fake::{Fake, Line, generated};
@@ -49,6 +50,7 @@ fn start_speaking(
     let answers = match &config.behind {
         Behind::Worker(_) => Answers::Worker(fake.clone()),
         Behind::Forward(forward) => Answers::Foreign(forward.clone()),
+        Behind::Pods(activator) => Answers::Pods(Activator::new(activator)),
     };
     let parts = Parts { answers, target: Arc::new(target), dialects, journal, by: None };
     let server = Server::open(config, parts).unwrap();
@@ -351,6 +353,7 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
     assert!(open.contains("ready: true"), "{open}");
 }
 
+mod activator;
 mod custom;
 mod forward;
 mod h2c;
