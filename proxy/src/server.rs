@@ -126,6 +126,9 @@ impl Server {
         if let Answers::Pods(activator) = &parts.answers {
             let trust_domain = config.tls.trust_domain.clone();
             activator.secure(&Ourselves { identity: identity.clone(), trust_domain })?;
+            if let Some(address) = activator.keda {
+                activator.answers_keda(listeners::listen("activator.keda", address)?);
+            }
         }
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
@@ -254,7 +257,7 @@ impl Server {
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Answers::Pods(activator) = &self.exchange.answers {
-            activator.staff();
+            activator.staff(&self.exchange.journal.metrics);
         }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));

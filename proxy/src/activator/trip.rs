@@ -16,6 +16,7 @@ pub struct Trip {
 
 impl Trip {
     pub fn new(service: Arc<Service>) -> Trip {
+        service.enters();
         Trip { service, seat: None, began: Instant::now() }
     }
 
@@ -53,5 +54,11 @@ impl Trip {
         if let Some(seat) = &self.seat {
             self.service.took(seat.address);
         }
+    }
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        self.service.leaves();
     }
 }

@@ -13,8 +13,10 @@ use super::raw::Problems;
 use super::{Config, Forward, Kubernetes};
 use crate::kube::client::scale::Ref;
 use crate::kube::client::slices::Port;
+use crate::scale::autoscale::Settings;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub struct Activator {
     /// Knative's headers are understood and said: `Knative-Serving-Revision` and `-Namespace` choose the service, and
     /// pods are told `K-Proxy-Request: activator`.
     pub knative: bool,
+    /// Where KEDA asks what autoscalers here want (`external-push`).
+    pub keda: Option<SocketAddr>,
     /// At least one.
     pub services: Vec<Service>,
     /// How the API server is reached, for those who need it.
@@ -40,6 +44,12 @@ pub struct Service {
     pub concurrency: usize,
     /// Who starts the first pod; `None` if somebody else does, and it is only waited for.
     pub scale: Option<Scale>,
+    /// `None`: somebody else decides how many pods there shall be, or they are never fewer.
+    pub autoscale: Option<Settings>,
+    /// Where pods tell their statistics.
+    pub stats_port: u16,
+    /// `None`: callers always come here.
+    pub publish: Option<Publish>,
     /// A first pod that takes longer has failed to start.
     pub start_timeout: Duration,
     pub probe: Probe,
@@ -63,6 +73,18 @@ pub enum Scale {
     /// Run with the number of pods as its last argument.
     Command(Vec<String>),
     Kubernetes(Ref),
+}
+
+/// The EndpointSlice that says whom callers reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// The Service it is of, which has no selector; not the one whose slices list the pods.
+    pub service: String,
+    /// Of the slice; each activator has one of its own.
+    pub name: String,
+    /// Where callers reach this activator.
+    pub address: SocketAddr,
+    pub port_name: String,
 }
 
 /// What a pod is asked that nobody has seen ready yet, and what it must answer.
@@ -101,7 +123,8 @@ impl Activator {
     /// As `/config_dump` shows it; a command may hold a secret, so only its program is shown.
     pub(super) fn dump(&self) -> Value {
         let services: Vec<Value> = self.services.iter().map(Service::dump).collect();
-        json!({"knative": self.knative, "services": services, "kubernetes": self.kubernetes.server})
+        let keda = self.keda.map(|address| address.to_string());
+        json!({"knative": self.knative, "keda": keda, "services": services, "kubernetes": self.kubernetes.server})
     }
 
     /// After so long an unused connection to a pod is closed.
@@ -132,6 +155,14 @@ impl Service {
                 Scale::Kubernetes(target) => json!(target.to_string()),
             }),
             "start_timeout_seconds": seconds(self.start_timeout),
+            "autoscale": self.autoscale.as_ref().map(super::autoscale::shown),
+            "stats_port": self.stats_port,
+            "publish": self.publish.as_ref().map(|publish| json!({
+                "service": publish.service,
+                "name": publish.name,
+                "address": publish.address.to_string(),
+                "port_name": publish.port_name,
+            })),
             "probe": {
                 "path": self.probe.path,
                 "header": self.probe.header.as_ref().map(|(name, _)| name.as_str()),

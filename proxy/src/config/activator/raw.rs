@@ -1,6 +1,7 @@
 //! The shape of the `activator` section, its defaults, and what makes it contradict itself.
 
-use super::{Activator, Bounds, Pods, Probe, Scale, Service};
+use super::{Activator, Bounds, Pods, Probe, Publish, Scale, Service};
+use crate::config::autoscale::RawAutoscale;
 use crate::config::inbound::protocol;
 use crate::config::outbound::{HostPattern, RawOrigination};
 use crate::config::quantity::Quantity;
@@ -8,6 +9,7 @@ use crate::config::raw::Problems;
 use crate::config::{Destination, Forward, Kubernetes, Queue};
 use crate::kube::client::scale::{Kind, Ref};
 use crate::kube::client::slices::Port;
+use crate::scale::autoscale::Settings;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -19,6 +21,7 @@ use std::time::Duration;
 pub(in crate::config) struct RawActivator {
     #[serde(default)]
     knative: bool,
+    keda: Option<String>,
     services: Vec<RawService>,
 }
 
@@ -32,6 +35,9 @@ struct RawService {
     #[serde(default)]
     concurrency: usize,
     scale: Option<RawScale>,
+    autoscale: Option<RawAutoscale>,
+    stats_port: Option<u16>,
+    publish: Option<RawPublish>,
     start_timeout: Option<Quantity>,
     #[serde(default)]
     probe: RawProbe,
@@ -66,6 +72,15 @@ struct RawScale {
     deployment: Option<String>,
     stateful_set: Option<String>,
     command: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPublish {
+    service: String,
+    name: Option<String>,
+    address: String,
+    port_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,14 +127,18 @@ impl RawActivator {
                 }
             }
         }
-        Activator { knative: self.knative, services, kubernetes: kubernetes.clone() }
+        let keda = self.keda.as_ref().map(|_| p.address("activator.keda", &self.keda, ""));
+        if keda.is_some() && services.iter().all(|service| service.autoscale.is_none()) {
+            p.add("activator.keda", "has nothing to tell: no service has `autoscale`");
+        }
+        Activator { knative: self.knative, keda, services, kubernetes: kubernetes.clone() }
     }
 }
 
 impl RawService {
     fn validate(self, path: &str, (base, queue): (&Path, &Queue), p: &mut Problems) -> Service {
-        let seconds = Duration::from_secs;
         let at = |name: &str| format!("{path}.{name}");
+        let forward = self.forward(path, p);
         let namespace = self.namespace.unwrap_or_else(|| "default".into());
         for name in [&self.name, &namespace] {
             let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
@@ -132,24 +151,22 @@ impl RawService {
         }
         let host = |text: &String, p: &mut Problems| host(text).map_err(|words| p.add(&at("hosts"), words)).ok();
         let hosts = self.hosts.iter().filter_map(|text| host(text, p)).collect();
-        let protocol = protocol(&at("protocol"), self.protocol.as_deref(), p);
-        let forward = Forward {
-            to: Destination::Original(None),
-            protocol,
-            concurrency: None,
-            connect_timeout: p.duration(&at("connect_timeout"), &self.connect_timeout, seconds(5)),
-            // As for `forward`: servers of models close idle connections after five seconds.
-            idle_timeout: p.duration(&at("idle_timeout"), &self.idle_timeout, seconds(4)),
-            response_timeout: p.optional(&at("response_timeout"), &self.response_timeout, None),
-            start_timeout: seconds(60),
-        };
+        let pods = self.endpoint_slices.validate(&at("endpoint_slices"), base, p);
+        let scale = self.scale.and_then(|scale| scale.validate(&at("scale"), &namespace, p));
+        if scale.is_none() && self.autoscale.is_some() {
+            p.add(&at("autoscale"), "needs `scale`: somebody must start and stop pods");
+        }
         Service {
             hosts,
-            pods: self.endpoint_slices.validate(&at("endpoint_slices"), base, p),
+            publish: self.publish.map(|publish| publish.validate(&at("publish"), &pods, p)),
+            pods,
             concurrency: self.concurrency,
-            scale: self.scale.and_then(|scale| scale.validate(&at("scale"), &namespace, p)),
+            scale,
+            autoscale: self.autoscale.and_then(|raw| autoscale(raw, &at("autoscale"), self.concurrency, p)),
+            // Knative's, for queue-proxy.
+            stats_port: self.stats_port.unwrap_or(9090),
             // A node that must be found, an image that must be pulled, weights that must be loaded.
-            start_timeout: p.duration(&at("start_timeout"), &self.start_timeout, seconds(300)),
+            start_timeout: p.duration(&at("start_timeout"), &self.start_timeout, Duration::from_secs(300)),
             probe: self.probe.validate(&at("probe"), p),
             queue: Bounds {
                 requests_max: p.count(&at("queue.requests_max"), self.queue.requests_max, queue.requests_max),
@@ -160,6 +177,23 @@ impl RawService {
             name: self.name,
             namespace,
             forward,
+        }
+    }
+}
+
+impl RawService {
+    fn forward(&self, path: &str, p: &mut Problems) -> Forward {
+        let seconds = Duration::from_secs;
+        let at = |name: &str| format!("{path}.{name}");
+        Forward {
+            to: Destination::Original(None),
+            protocol: protocol(&at("protocol"), self.protocol.as_deref(), p),
+            concurrency: None,
+            connect_timeout: p.duration(&at("connect_timeout"), &self.connect_timeout, seconds(5)),
+            // As for `forward`: servers of models close idle connections after five seconds.
+            idle_timeout: p.duration(&at("idle_timeout"), &self.idle_timeout, seconds(4)),
+            response_timeout: p.optional(&at("response_timeout"), &self.response_timeout, None),
+            start_timeout: seconds(60),
         }
     }
 }
@@ -205,6 +239,29 @@ impl RawScale {
                 p.add(path, "needs exactly one of `deployment`, `stateful_set` and a `command`");
                 None
             }
+        }
+    }
+}
+
+fn autoscale(raw: RawAutoscale, at: &str, concurrency: usize, p: &mut Problems) -> Option<Settings> {
+    let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+    raw.settings(at, concurrency).map_err(|problems| p.0.extend(problems)).ok()
+}
+
+impl RawPublish {
+    fn validate(self, path: &str, pods: &Pods, p: &mut Problems) -> Publish {
+        if matches!(pods, Pods::Kubernetes { service, .. } if *service == self.service) {
+            p.add(path, "must be another Service than the one whose slices list the pods, and have no selector");
+        }
+        let address = p.address(&format!("{path}.address"), &Some(self.address), "");
+        if address.ip().is_unspecified() || address.port() == 0 {
+            p.add(&format!("{path}.address"), "must be where callers reach this activator, for example its pod's address");
+        }
+        Publish {
+            name: self.name.unwrap_or_else(|| format!("{}-outrider", self.service)),
+            service: self.service,
+            address,
+            port_name: self.port_name.unwrap_or_default(),
         }
     }
 }

@@ -61,6 +61,13 @@ fn what_contradicts_itself() {
         (one("scale: {command: []}"), "exactly one of `deployment`"),
         (one("probe: {header: nonsense}"), "is no header"),
         (one("probe: {path: ready}"), "is no path"),
+        (one("autoscale: {}"), "needs `scale`"),
+        (one("scale: {deployment: a}, autoscale: {window: 1s}"), "services[0].autoscale.window"),
+        (one("publish: {service: b, address: '0.0.0.0:80'}"), "where callers reach"),
+        (
+            one("publish: {service: a, address: '10.0.0.1:80'}").replace("files: [s]", "service: a"),
+            "must be another Service",
+        ),
         (one("protocol: spdy"), "none of auto"),
         (one("tls: {mode: mutual}"), "needs an identity"),
         (one("queue: {bytes_max: 1KiB}"), "limits.body_bytes_max"),
@@ -72,4 +79,17 @@ fn what_contradicts_itself() {
         let told = parse(&text).unwrap_err();
         assert!(told.contains(words), "{text}\n{told}");
     }
+}
+
+#[test]
+fn is_the_shipped_file_one_and_does_it_say_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/activator.yaml");
+    let config = Config::load(&path).unwrap();
+    let Behind::Pods(activator) = &config.behind else { panic!("not an activator") };
+    let service = &activator.services[0];
+    let little = "    - {name: a, hosts: [a], endpoint_slices: {files: [s]}}";
+    let plain = parse(little).unwrap().services.remove(0);
+    assert_eq!((&service.probe, service.queue, service.concurrency), (&plain.probe, plain.queue, plain.concurrency));
+    assert_eq!((service.start_timeout, service.stats_port), (plain.start_timeout, plain.stats_port));
+    assert_eq!(service.tls, plain.tls);
 }
