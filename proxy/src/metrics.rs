@@ -4,11 +4,13 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod activator;
 mod auth;
 mod autoscale;
 mod gateways;
 mod verdicts;
 
+pub use activator::ActivatorMetrics;
 pub use auth::AuthMetrics;
 pub use autoscale::AutoscaleMetrics;
 
@@ -50,6 +52,7 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub activator: ActivatorMetrics,
     pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
     running: IntGauge,
@@ -293,6 +296,7 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            activator: ActivatorMetrics::new(&l),
             autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),

@@ -252,7 +252,7 @@ impl Server {
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
         if let Answers::Pods(activator) = &self.exchange.answers {
-            activator.staff(&self.exchange.journal.metrics.autoscale)?;
+            activator.staff(&self.exchange.journal.metrics);
         }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));

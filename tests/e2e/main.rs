@@ -1,5 +1,6 @@
 //! The real binaries over real sockets with the real models.
 
+mod activator;
 mod authorizer;
 mod bad_input;
 mod clients;

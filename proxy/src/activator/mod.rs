@@ -7,16 +7,18 @@
 //! ```
 //!
 //! The exchange is the sidecar's own: TLS, credentials, policy, limits and refusals are as there; what differs is who
-//! stands behind. Only `pods`, `probe`, `scale`, `service` and `trip` touch the world. Never reads a body, and takes a pod
-//! away only where the service has an autoscaler, which decides it.
+//! stands behind. Only `throttle` is pure; the others touch the world. Never reads a body, and never takes
+//! a pod away.
 
 mod autoscale;
 mod pods;
 mod probe;
+mod publish;
 pub mod scale;
 pub mod service;
 pub mod throttle;
 mod trip;
+mod way;
 
 pub use service::Service;
 pub use trip::Trip;
@@ -25,29 +27,34 @@ use crate::config::activator as config;
 use crate::config::outbound::HostPattern;
 use crate::kube::client::Client;
 use crate::message::Head;
-use crate::metrics::AutoscaleMetrics;
+use crate::metrics::{ActivatorMetrics, Metrics};
 use crate::outbound::origin::{Ourselves, Problem};
+use crate::scale::autoscaler::Autoscaler;
 use crate::scale::external_scaler::{self, Board};
 use scale::{Woken, scaler};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 
+/// How old a number may be that is exposed.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 const REVISION: &str = "knative-serving-revision";
 const NAMESPACE: &str = "knative-serving-namespace";
 
 pub struct Activator {
     /// Knative's headers are understood and said.
     pub knative: bool,
-    pub external_scaler: Option<SocketAddr>,
     pub services: Vec<Arc<Service>>,
     exact: HashMap<String, usize>,
     /// With their leading dots, the longest first.
     suffixes: Vec<(String, usize)>,
     client: Option<Client>,
-    /// Where KEDA asks, until that begins.
-    external: Mutex<Option<TcpListener>>,
+    /// Where KEDA asks.
+    pub keda: Option<SocketAddr>,
+    board: Mutex<Option<TcpListener>>,
+    halt: watch::Sender<bool>,
 }
 
 impl Activator {
@@ -65,15 +72,22 @@ impl Activator {
         }
         suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         let asks = |service: &config::Service| {
-            matches!(service.pods, config::Pods::Kubernetes { .. })
+            service.publish.is_some()
+                || matches!(service.pods, config::Pods::Kubernetes { .. })
                 || matches!(service.scale, Some(config::Scale::Kubernetes(_)))
         };
         let client = config.services.iter().any(asks).then(|| Client::new(config.kubernetes.clone()));
         let services = config.services.iter().map(|service| Service::new(service.clone()));
-        let services = services.collect();
-        let external = Mutex::new(None);
-        let (knative, external_scaler) = (config.knative, config.external_scaler);
-        Arc::new(Activator { knative, external_scaler, services, exact, suffixes, client, external })
+        Arc::new(Activator {
+            knative: config.knative,
+            services: services.collect(),
+            exact,
+            suffixes,
+            client,
+            keda: config.keda,
+            board: Mutex::default(),
+            halt: watch::Sender::new(false),
+        })
     }
 
     /// With whose certificate pods are met. Before anything is served.
@@ -83,36 +97,37 @@ impl Activator {
         })
     }
 
-    /// KEDA will ask there.
-    pub fn answer_on(&self, listener: TcpListener) {
-        *self.external.lock().expect("nothing panics while it holds a listener") = Some(listener);
+    /// KEDA will ask here.
+    pub fn answers_keda(&self, listener: TcpListener) {
+        *self.board.lock().expect("nothing panics under it") = Some(listener);
     }
 
-    /// Starts what runs beside the callers: discovery, probes, each service's keeper and its autoscaler. Needs a runtime
-    /// around it.
-    pub fn staff(&self, metrics: &AutoscaleMetrics) -> std::io::Result<()> {
-        let mut seen = Vec::new();
+    fn tell_keda(&self, autoscalers: &[Arc<Autoscaler>]) {
+        let Some(listener) = self.board.lock().expect("nothing panics under it").take() else { return };
+        let board = Board::new(autoscalers.iter().map(|one| (one.name().to_owned(), one.seen())));
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => drop(tokio::spawn(external_scaler::serve(listener, board, self.halt.subscribe()))),
+            Err(error) => tracing::error!(%error, "KEDA cannot be answered"),
+        }
+    }
+
+    /// Starts what runs beside the callers: discovery, probes, and each service's keeper. Needs a runtime around it.
+    pub fn staff(&self, metrics: &Metrics) {
+        let mut autoscalers = Vec::new();
         for service in &self.services {
             let scaler = scaler(service.config.scale.as_ref(), self.client.as_ref());
-            if let (Some(autoscale), Some(scaler)) = (&service.config.autoscale, &scaler) {
-                let autoscaler = autoscale::hire(service, autoscale, scaler.clone(), metrics);
-                seen.push((service.config.name.clone(), autoscaler.seen()));
-                tokio::spawn(autoscaler.run(std::future::pending()));
+            if let Some(autoscaler) = autoscale::open(service, scaler.clone(), &metrics.autoscale) {
+                tokio::spawn(autoscaler.clone().run(std::future::pending()));
+                autoscalers.push(autoscaler);
             }
+            tokio::spawn(publish::follow(service.clone(), self.client.clone()));
+            tokio::spawn(look(service.clone(), metrics.activator.clone()));
             let woken = Woken { service: service.clone(), scaler };
             tokio::spawn(pods::follow(service.clone(), self.client.clone()));
             tokio::spawn(probe::follow(service.clone()));
             tokio::spawn(service.admission.clone().run(Arc::new(woken), std::future::pending()));
         }
-        if let Some(listener) = self.external.lock().expect("nothing panics while it holds a listener").take() {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(async move {
-                // It is asked until the process ends.
-                let (_end, ended) = watch::channel(false);
-                external_scaler::serve(listener, Board::new(seen), ended).await;
-            });
-        }
-        Ok(())
+        self.tell_keda(&autoscalers);
     }
 
     /// Whose a request is: by Knative's headers, where they count, else by its host.
@@ -134,17 +149,25 @@ impl Activator {
     }
 
     /// What pods are told, and what they never are, beside what every forwarded request is.
-    pub fn edits(&self) -> Vec<crate::forward::Edit> {
+    pub fn edits(&self, service: &Service) -> Vec<crate::forward::Edit> {
         use crate::forward::Edit;
         use http::{HeaderName, HeaderValue};
-        let remove = |name: &'static str| Edit::Remove(HeaderName::from_static(name));
+        // Else the autoscaler would count each request twice: here, and at its pod.
         let told = Edit::Set(HeaderName::from_static("k-proxy-request"), HeaderValue::from_static("activator"));
-        match (self.knative, self.services.iter().any(|service| service.config.autoscale.is_some())) {
-            (true, _) => vec![remove(REVISION), remove(NAMESPACE), told],
-            // What is counted here is left out there.
-            (false, true) => vec![told],
-            (false, false) => Vec::new(),
+        if !self.knative {
+            return service.config.autoscale.iter().map(|_| told.clone()).collect();
         }
+        let remove = |name: &'static str| Edit::Remove(HeaderName::from_static(name));
+        vec![remove(REVISION), remove(NAMESPACE), told]
+    }
+}
+
+/// Keeps its numbers fresh, for ever.
+async fn look(service: Arc<Service>, metrics: ActivatorMetrics) {
+    service.counts_in(&metrics);
+    loop {
+        metrics.look(&service);
+        tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 

@@ -4,18 +4,20 @@
 //! can take. Where the last pod goes, admission holds again, under the same lock.
 
 use super::throttle::{Census, Listed, Pick, Throttle, UNLIMITED};
+use super::way::Account;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::config::activator as config;
+use crate::metrics::ActivatorMetrics;
 use crate::outbound::balancers::mix;
 use crate::outbound::origin::{Origin, Ourselves, Problem};
-use crate::scale::autoscaler::Autoscaler;
-use crate::scale::stats::{Announcer, Report};
 use crate::tls::provider;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 pub struct Service {
     pub config: config::Service,
@@ -29,12 +31,19 @@ pub struct Service {
     doubts: Notify,
     origin: OnceLock<Arc<Origin>>,
     chance: AtomicU64,
+    /// Since when each pod that is listed has been.
+    since: Mutex<Option<HashMap<SocketAddr, Duration>>>,
+    metrics: OnceLock<ActivatorMetrics>,
+    pub(super) account: Account,
     began: Instant,
-    /// Somebody has said who the pods are.
-    heard: AtomicBool,
-    /// Those who are held or on their way, for the autoscaler.
-    announcer: Mutex<Announcer>,
-    autoscaler: OnceLock<Arc<Autoscaler>>,
+}
+
+/// Which way callers come to a service's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through us.
+    Through,
+    Direct,
 }
 
 /// A place at a pod, until dropped.
@@ -70,10 +79,10 @@ impl Service {
             doubts: Notify::new(),
             origin: OnceLock::new(),
             chance: AtomicU64::new(seed),
+            since: Mutex::default(),
+            metrics: OnceLock::new(),
+            account: Account::default(),
             began: Instant::now(),
-            heard: AtomicBool::new(false),
-            announcer: Mutex::default(),
-            autoscaler: OnceLock::new(),
             config,
         })
     }
@@ -114,41 +123,9 @@ impl Service {
         self.lock().census()
     }
 
-    /// Pods, and whether they take requests; `None` until somebody has said who they are.
-    pub fn listed(&self) -> Option<Vec<(SocketAddr, bool)>> {
-        self.heard.load(Relaxed).then(|| self.lock().listed())
-    }
-
-    /// Who decides how many pods there are, where this process does.
-    pub fn is_scaled_by(&self, autoscaler: Arc<Autoscaler>) {
-        let _ = self.autoscaler.set(autoscaler);
-    }
-
-    fn announcer(&self) -> MutexGuard<'_, Announcer> {
-        self.announcer.lock().expect("nothing panics while it counts")
-    }
-
-    /// A request has come for it: the first after a silence is told of at once.
-    pub fn entered(&self) {
-        let first = self.announcer().enter(self.now());
-        if let (Some(report), Some(autoscaler)) = (first, self.autoscaler.get()) {
-            autoscaler.tell(&report);
-        }
-    }
-
-    /// A request that had entered has ended.
-    pub fn left(&self) {
-        self.announcer().leave(self.now());
-    }
-
-    /// Who was held and on their way since this was last asked.
-    pub fn buffered(&self) -> Option<Report> {
-        self.announcer().report(self.now())
-    }
-
     /// These are the pods now.
     pub fn replace(&self, listed: &[Listed]) {
-        self.heard.store(true, Relaxed);
+        self.age(listed);
         self.change(|throttle| throttle.replace(listed));
         let census = self.census();
         tracing::info!(service = self.config.name, ready = census.ready, cold = census.cold, "pods listed");
@@ -160,18 +137,60 @@ impl Service {
 
     /// A pod took no connection.
     pub fn failed(&self, address: SocketAddr) {
+        self.moved("failed");
         self.change(|throttle| throttle.failed(address));
     }
 
     /// A pod had no room.
     pub fn refused(&self, address: SocketAddr) {
         let now = self.now();
+        self.moved("refused");
         self.lock().refused(address, now);
     }
 
     /// A pod took a request.
     pub fn took(&self, address: SocketAddr) {
         self.lock().took(address);
+    }
+
+    /// Each pod, whether it takes requests, and since when it is known; `None` before anybody has listed any.
+    pub fn known(&self) -> Option<Vec<(SocketAddr, bool, Duration)>> {
+        let since = self.since.lock().expect("nothing panics while it holds ages");
+        let ready = self.ready();
+        let ages = since.as_ref()?.iter();
+        Some(ages.map(|(address, since)| (*address, ready.contains(address), *since)).collect())
+    }
+
+    /// Pods that take requests.
+    pub fn ready(&self) -> Vec<SocketAddr> {
+        self.lock().ready().to_vec()
+    }
+
+    fn age(&self, listed: &[Listed]) {
+        let now = self.now();
+        let mut since = self.since.lock().expect("nothing panics while it holds ages");
+        let before = since.take().unwrap_or_default();
+        let kept = |pod: &Listed| (pod.address, before.get(&pod.address).copied().unwrap_or(now));
+        *since = Some(listed.iter().map(kept).collect());
+    }
+
+    pub fn has_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves at the next change after it was called.
+    pub fn changes(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub fn counts_in(&self, metrics: &ActivatorMetrics) {
+        let _ = self.metrics.set(metrics.clone());
+    }
+
+    fn moved(&self, reason: &str) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.moved.with_label_values(&[self.config.name.as_str(), reason]).inc();
+        }
     }
 
     /// Whatever changes pods changes with it how many requests admission may let through.

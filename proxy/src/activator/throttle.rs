@@ -101,6 +101,11 @@ impl Throttle {
         }
     }
 
+    /// Those in use.
+    pub fn ready(&self) -> &[SocketAddr] {
+        &self.ready
+    }
+
     pub fn census(&self) -> Census {
         let cold = self.pods.values().filter(|pod| pod.state == State::Cold).count();
         let in_flight = self.pods.values().map(|pod| pod.in_flight).sum();

@@ -16,7 +16,7 @@ pub struct Trip {
 
 impl Trip {
     pub fn new(service: Arc<Service>) -> Trip {
-        service.entered();
+        service.enters();
         Trip { service, seat: None, began: Instant::now() }
     }
 
@@ -59,6 +59,6 @@ impl Trip {
 
 impl Drop for Trip {
     fn drop(&mut self) {
-        self.service.left();
+        self.service.leaves();
     }
 }

@@ -8,7 +8,7 @@ mod tests;
 
 pub(super) use raw::RawActivator;
 
-use super::autoscale::{self, Autoscale};
+use super::autoscale::Autoscale;
 use super::outbound::{Expect, HostPattern, Origination};
 use super::raw::Problems;
 use super::{Config, Forward, Kubernetes};
@@ -25,8 +25,8 @@ pub struct Activator {
     /// Knative's headers are understood and said: `Knative-Serving-Revision` and `-Namespace` choose the service, and
     /// pods are told `K-Proxy-Request: activator`.
     pub knative: bool,
-    /// Where KEDA may ask what the services' autoscalers see.
-    pub external_scaler: Option<SocketAddr>,
+    /// Where KEDA asks what autoscalers here want (`external-push`).
+    pub keda: Option<SocketAddr>,
     /// At least one.
     pub services: Vec<Service>,
     /// How the API server is reached, for those who need it.
@@ -44,8 +44,10 @@ pub struct Service {
     pub concurrency: usize,
     /// Who starts the first pod; `None` if somebody else does, and it is only waited for.
     pub scale: Option<Scale>,
-    /// Who decides how many pods there are; `None`: somebody else, and only the first is asked for here.
+    /// `None`: somebody else decides how many pods there shall be, or they are never fewer.
     pub autoscale: Option<Autoscale>,
+    /// `None`: callers always come here.
+    pub publish: Option<Publish>,
     /// A first pod that takes longer has failed to start.
     pub start_timeout: Duration,
     pub probe: Probe,
@@ -69,6 +71,18 @@ pub enum Scale {
     /// Run with the number of pods as its last argument.
     Command(Vec<String>),
     Kubernetes(Ref),
+}
+
+/// The EndpointSlice that says whom callers reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// The Service it is of, which has no selector; not the one whose slices list the pods.
+    pub service: String,
+    /// Of the slice; each activator has one of its own.
+    pub name: String,
+    /// Where callers reach this activator.
+    pub address: SocketAddr,
+    pub port_name: String,
 }
 
 /// What a pod is asked that nobody has seen ready yet, and what it must answer.
@@ -107,12 +121,8 @@ impl Activator {
     /// As `/config_dump` shows it; a command may hold a secret, so only its program is shown.
     pub(super) fn dump(&self) -> Value {
         let services: Vec<Value> = self.services.iter().map(Service::dump).collect();
-        json!({
-            "knative": self.knative,
-            "external_scaler": self.external_scaler,
-            "services": services,
-            "kubernetes": self.kubernetes.server,
-        })
+        let keda = self.keda.map(|address| address.to_string());
+        json!({"knative": self.knative, "keda": keda, "services": services, "kubernetes": self.kubernetes.server})
     }
 
     /// After so long an unused connection to a pod is closed.
@@ -142,8 +152,14 @@ impl Service {
                 }),
                 Scale::Kubernetes(target) => json!(target.to_string()),
             }),
-            "autoscale": self.autoscale.as_ref().map(autoscale::shown),
             "start_timeout_seconds": seconds(self.start_timeout),
+            "autoscale": self.autoscale.as_ref().map(super::autoscale::shown),
+            "publish": self.publish.as_ref().map(|publish| json!({
+                "service": publish.service,
+                "name": publish.name,
+                "address": publish.address.to_string(),
+                "port_name": publish.port_name,
+            })),
             "probe": {
                 "path": self.probe.path,
                 "header": self.probe.header.as_ref().map(|(name, _)| name.as_str()),

@@ -40,7 +40,7 @@ impl Exchange {
             false => Edit::Remove(AT_ONCE),
         };
         let mut passage = self.passage(permitted, (permit, service.admission.clone(), upstream), floor);
-        passage.edits.extend(activator.edits());
+        passage.edits.extend(activator.edits(service));
         passage.edits.push(at_once);
         passage.trip = Some(trip);
         Ok((passage, &service.config.forward))

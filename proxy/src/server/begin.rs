@@ -76,8 +76,8 @@ pub(super) fn ready_for_pods(
     let Answers::Pods(activator) = answers else { return Ok(()) };
     let trust_domain = config.tls.trust_domain.clone();
     activator.secure(&Ourselves { identity: identity.cloned(), trust_domain })?;
-    if let Some(address) = activator.external_scaler {
-        activator.answer_on(listeners::listen("activator.external_scaler", address)?);
+    if let Some(address) = activator.keda {
+        activator.answers_keda(listeners::listen("activator.keda", address)?);
     }
     Ok(())
 }

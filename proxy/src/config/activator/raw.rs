@@ -1,6 +1,6 @@
 //! The shape of the `activator` section, its defaults, and what makes it contradict itself.
 
-use super::{Activator, Bounds, Pods, Probe, Scale, Service};
+use super::{Activator, Bounds, Pods, Probe, Publish, Scale, Service};
 use crate::config::autoscale::{Autoscale, RawAutoscale};
 use crate::config::inbound::protocol;
 use crate::config::outbound::{HostPattern, RawOrigination};
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(in crate::config) struct RawActivator {
     #[serde(default)]
     knative: bool,
-    external_scaler: Option<String>,
+    keda: Option<String>,
     services: Vec<RawService>,
 }
 
@@ -35,6 +35,7 @@ struct RawService {
     concurrency: usize,
     scale: Option<RawScale>,
     autoscale: Option<RawAutoscale>,
+    publish: Option<RawPublish>,
     start_timeout: Option<Quantity>,
     #[serde(default)]
     probe: RawProbe,
@@ -69,6 +70,15 @@ struct RawScale {
     deployment: Option<String>,
     stateful_set: Option<String>,
     command: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPublish {
+    service: String,
+    name: Option<String>,
+    address: String,
+    port_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,19 +125,18 @@ impl RawActivator {
                 }
             }
         }
-        let external = &self.external_scaler;
-        let external_scaler = external.as_ref().map(|_| p.address("activator.external_scaler", external, ""));
-        if external_scaler.is_some() && services.iter().all(|service| service.autoscale.is_none()) {
-            p.add("activator.external_scaler", "has nothing to tell without a service that has `autoscale`");
+        let keda = self.keda.as_ref().map(|_| p.address("activator.keda", &self.keda, ""));
+        if keda.is_some() && services.iter().all(|service| service.autoscale.is_none()) {
+            p.add("activator.keda", "has nothing to tell: no service has `autoscale`");
         }
-        Activator { knative: self.knative, external_scaler, services, kubernetes: kubernetes.clone() }
+        Activator { knative: self.knative, keda, services, kubernetes: kubernetes.clone() }
     }
 }
 
 impl RawService {
     fn validate(self, path: &str, (base, queue): (&Path, &Queue), p: &mut Problems) -> Service {
-        let seconds = Duration::from_secs;
         let at = |name: &str| format!("{path}.{name}");
+        let forward = self.forward(path, p);
         let namespace = self.namespace.unwrap_or_else(|| "default".into());
         for name in [&self.name, &namespace] {
             let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
@@ -140,25 +149,20 @@ impl RawService {
         }
         let host = |text: &String, p: &mut Problems| host(text).map_err(|words| p.add(&at("hosts"), words)).ok();
         let hosts = self.hosts.iter().filter_map(|text| host(text, p)).collect();
-        let protocol = protocol(&at("protocol"), self.protocol.as_deref(), p);
-        let forward = Forward {
-            to: Destination::Original(None),
-            protocol,
-            concurrency: None,
-            connect_timeout: p.duration(&at("connect_timeout"), &self.connect_timeout, seconds(5)),
-            // As for `forward`: servers of models close idle connections after five seconds.
-            idle_timeout: p.duration(&at("idle_timeout"), &self.idle_timeout, seconds(4)),
-            response_timeout: p.optional(&at("response_timeout"), &self.response_timeout, None),
-            start_timeout: seconds(60),
-        };
+        let pods = self.endpoint_slices.validate(&at("endpoint_slices"), base, p);
+        let scale = self.scale.and_then(|scale| scale.validate(&at("scale"), &namespace, p));
+        if scale.is_none() && self.autoscale.is_some() {
+            p.add(&at("autoscale"), "needs `scale`: somebody must start and stop pods");
+        }
         Service {
             hosts,
-            pods: self.endpoint_slices.validate(&at("endpoint_slices"), base, p),
+            publish: self.publish.map(|publish| publish.validate(&at("publish"), &pods, p)),
+            pods,
             concurrency: self.concurrency,
-            autoscale: autoscale(self.autoscale, &at("autoscale"), (self.concurrency, self.scale.is_some()), p),
-            scale: self.scale.and_then(|scale| scale.validate(&at("scale"), &namespace, p)),
+            scale,
+            autoscale: self.autoscale.and_then(|raw| autoscale(raw, &at("autoscale"), self.concurrency, p)),
             // A node that must be found, an image that must be pulled, weights that must be loaded.
-            start_timeout: p.duration(&at("start_timeout"), &self.start_timeout, seconds(300)),
+            start_timeout: p.duration(&at("start_timeout"), &self.start_timeout, Duration::from_secs(300)),
             probe: self.probe.validate(&at("probe"), p),
             queue: Bounds {
                 requests_max: p.count(&at("queue.requests_max"), self.queue.requests_max, queue.requests_max),
@@ -173,18 +177,21 @@ impl RawService {
     }
 }
 
-fn autoscale(
-    raw: Option<RawAutoscale>,
-    at: &str,
-    (concurrency, has_scale): (usize, bool),
-    p: &mut Problems,
-) -> Option<Autoscale> {
-    let raw = raw?;
-    if !has_scale {
-        p.add(at, "needs `scale`: who is to be asked for pods");
+impl RawService {
+    fn forward(&self, path: &str, p: &mut Problems) -> Forward {
+        let seconds = Duration::from_secs;
+        let at = |name: &str| format!("{path}.{name}");
+        Forward {
+            to: Destination::Original(None),
+            protocol: protocol(&at("protocol"), self.protocol.as_deref(), p),
+            concurrency: None,
+            connect_timeout: p.duration(&at("connect_timeout"), &self.connect_timeout, seconds(5)),
+            // As for `forward`: servers of models close idle connections after five seconds.
+            idle_timeout: p.duration(&at("idle_timeout"), &self.idle_timeout, seconds(4)),
+            response_timeout: p.optional(&at("response_timeout"), &self.response_timeout, None),
+            start_timeout: seconds(60),
+        }
     }
-    let read = raw.validate(at, u32::try_from(concurrency).unwrap_or(0));
-    read.map_err(|problems| p.0.extend(problems)).ok()
 }
 
 fn host(text: &str) -> Result<HostPattern, String> {
@@ -228,6 +235,32 @@ impl RawScale {
                 p.add(path, "needs exactly one of `deployment`, `stateful_set` and a `command`");
                 None
             }
+        }
+    }
+}
+
+fn autoscale(raw: RawAutoscale, at: &str, concurrency: usize, p: &mut Problems) -> Option<Autoscale> {
+    let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+    raw.validate(at, concurrency).map_err(|problems| p.0.extend(problems)).ok()
+}
+
+impl RawPublish {
+    fn validate(self, path: &str, pods: &Pods, p: &mut Problems) -> Publish {
+        if matches!(pods, Pods::Kubernetes { service, .. } if *service == self.service) {
+            p.add(path, "must be another Service than the one whose slices list the pods, and have no selector");
+        }
+        let address = p.address(&format!("{path}.address"), &Some(self.address), "");
+        if address.ip().is_unspecified() || address.port() == 0 {
+            p.add(
+                &format!("{path}.address"),
+                "must be where callers reach this activator, for example its pod's address",
+            );
+        }
+        Publish {
+            name: self.name.unwrap_or_else(|| format!("{}-outrider", self.service)),
+            service: self.service,
+            address,
+            port_name: self.port_name.unwrap_or_default(),
         }
     }
 }

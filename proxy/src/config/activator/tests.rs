@@ -61,6 +61,13 @@ fn what_contradicts_itself() {
         (one("scale: {command: []}"), "exactly one of `deployment`"),
         (one("probe: {header: nonsense}"), "is no header"),
         (one("probe: {path: ready}"), "is no path"),
+        (one("autoscale: {}"), "needs `scale`"),
+        (one("scale: {deployment: a}, autoscale: {window: 1s}"), "services[0].autoscale.window"),
+        (one("publish: {service: b, address: '0.0.0.0:80'}"), "where callers reach"),
+        (
+            one("publish: {service: a, address: '10.0.0.1:80'}").replace("files: [s]", "service: a"),
+            "must be another Service",
+        ),
         (one("protocol: spdy"), "none of auto"),
         (one("tls: {mode: mutual}"), "needs an identity"),
         (one("queue: {bytes_max: 1KiB}"), "limits.body_bytes_max"),
@@ -75,19 +82,14 @@ fn what_contradicts_itself() {
 }
 
 #[test]
-fn who_decides_how_many_pods_there_are() {
-    let service = |more: &str| {
-        let text = format!("    - {{name: a, hosts: [a], endpoint_slices: {{files: [s]}}, concurrency: 4, {more}}}\n");
-        parse(&text)
-    };
-    let services = service("scale: {deployment: a}, autoscale: {max_scale: 9}").unwrap().services;
-    let autoscale = services[0].autoscale.as_ref().expect("it is there");
-    assert_eq!((autoscale.settings.max_scale, autoscale.settings.container_concurrency), (9, 4));
-    assert_eq!(services[0].dump()["autoscale"]["max_scale"], 9);
-    let problems = service("autoscale: {window: 1s}").unwrap_err();
-    for words in ["services[0].autoscale: needs `scale`", "services[0].autoscale.window: 1s must be from 6s"] {
-        assert!(problems.contains(words), "{words}: {problems}");
-    }
-    let asked = "    - {name: a, hosts: [a], endpoint_slices: {files: [s]}}\n  external_scaler: 127.0.0.1:6000\n";
-    assert!(parse(asked).unwrap_err().contains("activator.external_scaler: has nothing to tell"));
+fn is_the_shipped_file_one_and_does_it_say_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/activator.yaml");
+    let config = Config::load(&path).unwrap();
+    let Behind::Pods(activator) = &config.behind else { panic!("not an activator") };
+    let service = &activator.services[0];
+    let little = "    - {name: a, hosts: [a], endpoint_slices: {files: [s]}}";
+    let plain = parse(little).unwrap().services.remove(0);
+    assert_eq!((&service.probe, service.queue, service.concurrency), (&plain.probe, plain.queue, plain.concurrency));
+    assert_eq!(service.start_timeout, plain.start_timeout);
+    assert_eq!(service.tls, plain.tls);
 }

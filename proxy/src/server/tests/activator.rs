@@ -264,5 +264,5 @@ fn does_its_autoscaler_ask_for_as_many_pods_as_the_callers_need() {
         assert!(caller.join().unwrap().starts_with("HTTP/1.1 200 OK"));
     }
     let metrics = activator.exchange.journal.metrics.expose(&held(&activator));
-    assert!(metrics.contains("outrider_autoscaler_pods_desired{service=\"m/toys\"} 7"), "{metrics}");
+    assert!(metrics.contains("outrider_autoscaler_pods_desired{service=\"toys\"} 7"), "{metrics}");
 }
