@@ -147,6 +147,7 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            cold: config.cold,
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,

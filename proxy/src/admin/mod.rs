@@ -10,6 +10,7 @@ mod http;
 mod invalidate;
 mod page;
 mod probes;
+mod sleeper;
 
 use crate::config::Config;
 use crate::exchange::Exchange;
@@ -85,6 +86,9 @@ impl Office {
     fn answer(&self, request: &Request) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "PUT", "/drain") => self.drain(),
+            ("POST", "/wake") => self.wake(),
+            ("POST", "/sleep") => self.sleep(),
+            (_, "/wake" | "/sleep") => Reply::text(405, "use POST\n").with("allow", "POST"),
             ("POST", "/auth/invalidate") => self.invalidate(&request.body),
             (_, "/auth/invalidate") => Reply::text(405, "use POST\n").with("allow", "POST"),
             (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),

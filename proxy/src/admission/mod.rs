@@ -4,11 +4,15 @@
 //! request says; it knows how many bytes it holds.
 
 mod breaker;
+mod prewarm;
+mod progress;
 mod queue;
 pub mod rate;
 mod wake;
 
 pub use breaker::Breaker;
+pub use prewarm::WeekTime;
+pub use progress::Outlook;
 pub use queue::{Full, Place, Queue, QueueLimits};
 pub use wake::{Next, State, Wake};
 
@@ -65,6 +69,7 @@ pub struct Admission {
     changed: Notify,
     epoch: Instant,
     wait_max: Duration,
+    starts: progress::Starts,
 }
 
 struct Gate {
@@ -185,6 +190,7 @@ impl Admission {
             changed: Notify::new(),
             epoch: Instant::now(),
             wait_max: limits.wait_max,
+            starts: progress::Starts::default(),
         })
     }
 
@@ -278,6 +284,7 @@ impl Admission {
     /// Starts and stops the worker as the gate decides, until `stop` resolves; then stops the worker for good.
     pub async fn run(self: Arc<Self>, target: Arc<dyn Target>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        self.starts.are_of(&target);
         loop {
             let next = {
                 let mut gate = self.lock();
@@ -311,11 +318,14 @@ impl Admission {
         match outcome {
             Ok(()) => {
                 gate.counts.wake_seconds_sum += (now - since).as_secs_f64();
+                let split = target.split();
+                self.starts.went_well(now - since, &split);
                 gate.wake.started();
                 let grants = gate.grant(self);
                 drop(gate);
                 tracing::info!(
                     wake_seconds = (now - since).as_secs_f64(),
+                    ?split,
                     released = grants.len(),
                     "the worker is awake"
                 );

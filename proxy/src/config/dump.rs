@@ -58,6 +58,7 @@ impl Config {
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
                 "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
+            "cold": self.cold.dump(),
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
             "drain": {"timeout_seconds": seconds(self.drain.timeout)},

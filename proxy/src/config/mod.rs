@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod authconfig;
+mod cold;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -21,6 +22,7 @@ pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
 
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use cold::Cold;
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub behind: Behind,
     pub queue: Queue,
     pub limits: Limits,
+    /// Callers held while the worker wakes.
+    pub cold: Cold,
     pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.

@@ -3,6 +3,7 @@
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
 use super::auth::RawAuth;
+use super::cold::RawCold;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
@@ -40,6 +41,8 @@ pub struct Raw {
     queue: RawQueue,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    cold: RawCold,
     #[serde(default)]
     rate_limits: RawRateLimits,
     #[serde(default)]
@@ -192,6 +195,7 @@ impl Raw {
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
+            cold: self.cold.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },

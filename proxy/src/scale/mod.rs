@@ -1,3 +1,4 @@
 //! How many workers there are, and who starts and stops them.
 
+pub mod progress;
 pub mod targets;

@@ -351,6 +351,7 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
     assert!(open.contains("ready: true"), "{open}");
 }
 
+mod cold;
 mod custom;
 mod forward;
 mod h2c;

@@ -6,6 +6,7 @@ mod process;
 pub use external::{Address, External};
 pub use process::Process;
 
+use super::progress::{Progress, Split};
 use async_trait::async_trait;
 
 /// Names of all targets, sorted; each is a file of this folder.
@@ -23,4 +24,14 @@ pub trait Target: Send + Sync {
 
     /// Resolves when a started worker ends by itself, and says how.
     async fn exited(&self) -> String;
+
+    /// Where the start under way stands; `None` if there is none, or it does not say.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    /// How long each stage of the last start took; empty where nobody says.
+    fn split(&self) -> Split {
+        Split::new()
+    }
 }
