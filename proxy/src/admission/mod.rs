@@ -306,7 +306,7 @@ impl Admission {
                 () = &mut stop => break,
             }
         }
-        target.stop().await;
+        target.leave().await;
     }
 
     async fn start(self: &Arc<Self>, target: &dyn Target) {

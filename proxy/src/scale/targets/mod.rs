@@ -2,15 +2,19 @@
 
 mod external;
 mod process;
+mod standby;
+mod vllm_sleep;
 
 pub use external::{Address, External};
 pub use process::Process;
+pub use standby::Standby;
+pub use vllm_sleep::{Level, VllmSleep};
 
 use super::progress::{Progress, Split};
 use async_trait::async_trait;
 
 /// Names of all targets, sorted; each is a file of this folder.
-pub static TARGETS: &[&str] = &["external", "process"];
+pub static TARGETS: &[&str] = &["external", "process", "standby", "vllm_sleep"];
 
 /// A worker as something that starts and ends. Called by one task, never twice at once.
 #[async_trait]
@@ -21,6 +25,11 @@ pub trait Target: Send + Sync {
 
     /// Ends the worker; returns when its memory is free again. Nothing to do if there is none.
     async fn stop(&self);
+
+    /// We go, and come back no more: a worker of our own ends with us.
+    async fn leave(&self) {
+        self.stop().await;
+    }
 
     /// Resolves when a started worker ends by itself, and says how.
     async fn exited(&self) -> String;
