@@ -11,6 +11,7 @@ mod drain;
 mod listeners;
 pub mod memory;
 mod policed;
+mod sleepers;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
@@ -123,6 +124,8 @@ impl Server {
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
         let asked = journal.metrics.ext_authz();
         let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let admission = Admission::new(admission_limits(&config));
+        let on_connection = sleepers::waking(&config).is_some_and(|waking| waking.on_connection);
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -132,6 +135,7 @@ impl Server {
             authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
+            wakes: on_connection.then(|| admission.clone()),
         }));
         let (cut, to_cut) = watch::channel(false);
         let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
@@ -141,7 +145,7 @@ impl Server {
             revocations: Arc::default(),
             policies,
             authorizers,
-            admission: Admission::new(admission_limits(&config)),
+            admission,
             answers: parts.answers,
             xfcc: config.xfcc,
             ports,
@@ -253,6 +257,7 @@ impl Server {
         if let Some(way_out) = &self.way_out {
             way_out.staff();
         }
+        self.prewarm();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper)))
@@ -327,7 +332,10 @@ const UNLIMITED: usize = usize::MAX >> 1;
 fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
-        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        Behind::Forward(forward) => {
+            let idle_timeout = forward.sleep.as_ref().and_then(|sleep| sleep.after);
+            (forward.concurrency.unwrap_or(UNLIMITED), idle_timeout)
+        }
     };
     admission::Limits {
         concurrency,

@@ -16,10 +16,14 @@ pub mod quantity;
 pub mod rate_limits;
 mod raw;
 pub mod served;
+mod sleep;
 mod tls;
+mod worker;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
+pub use sleep::{Sleep, Sleeper};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
+pub use worker::Waking;
 
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use cold::Cold;
@@ -44,6 +48,8 @@ pub struct Config {
     pub policy: Option<Policy>,
     pub xfcc: Xfcc,
     pub behind: Behind,
+    /// How the API server is reached.
+    pub kubernetes: Kubernetes,
     pub queue: Queue,
     pub limits: Limits,
     /// Callers held while the worker wakes.
@@ -76,12 +82,15 @@ pub struct Worker {
     pub socket: PathBuf,
     /// How to start it; `None` if somebody else does, and we only connect.
     pub command: Option<Vec<String>>,
+    /// Where its standby parent listens, who starts it at our word.
+    pub standby: Option<PathBuf>,
     /// Models it has, by the names callers use; at least one.
     pub models: Vec<String>,
     /// Requests it is given at once.
     pub concurrency: usize,
-    /// Without work for so long, it is stopped. `None`: never (and always so without a command).
+    /// Without work for so long, it is stopped. `None`: never (and always so if nobody here starts it).
     pub idle_timeout: Option<Duration>,
+    pub waking: Waking,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
 }

@@ -1,11 +1,13 @@
 //! What can be woken and put to sleep. An open set: a target is a file and a line in [`TARGETS`].
 
 mod external;
+mod kubernetes;
 mod process;
 mod standby;
 mod vllm_sleep;
 
 pub use external::{Address, External};
+pub use kubernetes::Kubernetes;
 pub use process::Process;
 pub use standby::Standby;
 pub use vllm_sleep::{Level, VllmSleep};
@@ -14,7 +16,7 @@ use super::progress::{Progress, Split};
 use async_trait::async_trait;
 
 /// Names of all targets, sorted; each is a file of this folder.
-pub static TARGETS: &[&str] = &["external", "process", "standby", "vllm_sleep"];
+pub static TARGETS: &[&str] = &["external", "kubernetes", "process", "standby", "vllm_sleep"];
 
 /// A worker as something that starts and ends. Called by one task, never twice at once.
 #[async_trait]

@@ -1,0 +1,62 @@
+//! Who starts and ends what is behind, as the configuration says; and what wakes it.
+
+use super::Server;
+use crate::config::{Behind, Config, Destination, Forward, Sleeper, Waking, Worker};
+use crate::kube::client::Client;
+use crate::record::unix_now;
+use crate::scale::targets::{Address, External, Kubernetes, Level, Process, Standby, Target, VllmSleep};
+use std::sync::Arc;
+
+/// The one that the configuration names.
+pub fn target(config: &Config) -> Arc<dyn Target> {
+    match &config.behind {
+        Behind::Worker(worker) => of_worker(worker),
+        Behind::Forward(forward) => of_forward(forward, config),
+    }
+}
+
+fn of_worker(worker: &Worker) -> Arc<dyn Target> {
+    match (&worker.command, &worker.standby) {
+        (Some(command), _) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
+        (None, Some(control)) => Arc::new(Standby::new(control.clone(), worker.start_timeout)),
+        (None, None) => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
+    }
+}
+
+fn of_forward(forward: &Forward, config: &Config) -> Arc<dyn Target> {
+    let timeout = forward.start_timeout;
+    let address = match &forward.to {
+        Destination::Tcp(address) => Address::Tcp(*address),
+        Destination::Unix(path) => Address::Unix(path.clone()),
+        Destination::Original(_) => Address::Any,
+    };
+    match (forward.sleep.as_ref().map(|sleep| &sleep.how), &forward.to) {
+        (Some(Sleeper::Vllm { level }), Destination::Tcp(to)) => {
+            let level = if *level == 2 { Level::Nothing } else { Level::Weights };
+            Arc::new(VllmSleep::new(*to, level, timeout))
+        }
+        (Some(Sleeper::Kubernetes { scaled, replicas }), _) => {
+            let client = Client::new(config.kubernetes.clone());
+            Arc::new(Kubernetes::new(client, scaled.clone(), *replicas, address, timeout))
+        }
+        _ => Arc::new(External::new(address, timeout)),
+    }
+}
+
+/// What wakes it before a request does.
+pub fn waking(config: &Config) -> Option<&Waking> {
+    match &config.behind {
+        Behind::Worker(worker) => Some(&worker.waking),
+        Behind::Forward(forward) => forward.sleep.as_ref().map(|sleep| &sleep.waking),
+    }
+}
+
+impl Server {
+    /// Starts the clock that wakes it, where there is one.
+    pub(super) fn prewarm(&self) {
+        let times = waking(&self.config).map(|waking| waking.prewarm.clone()).unwrap_or_default();
+        if !times.is_empty() {
+            tokio::spawn(self.exchange.admission.clone().prewarm(times, unix_now));
+        }
+    }
+}
