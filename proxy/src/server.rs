@@ -37,6 +37,7 @@ use door::{App, app};
 use drain::Drain;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -70,6 +71,8 @@ pub enum Error {
     Policy(Vec<Problem>),
     #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     AuthConfig(Vec<Problem>),
+    #[error("device.group: {} cannot be shared: {source}; all who share it must be able to write there", group.display())]
+    Device { group: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -257,7 +260,7 @@ impl Server {
         if let Some(way_out) = &self.way_out {
             way_out.staff();
         }
-        self.prewarm();
+        self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper)))

@@ -103,6 +103,7 @@ const SHELLS: &[&str] = &[
     "proxy/src/outbound/pool.rs",
     "proxy/src/outbound/record.rs",
     "proxy/src/record.rs",
+    "proxy/src/scale/device/",
     "proxy/src/scale/targets/",
     "proxy/src/server",
     "proxy/src/tls/",

@@ -40,6 +40,7 @@ impl Config {
                 Behind::Forward(to) => Some(forward(to)),
                 Behind::Worker(_) => None,
             },
+            "device": self.device.as_ref().map(|device| device.dump()),
             "queue": {
                 "requests_max": self.queue.requests_max,
                 "bytes_max": self.queue.bytes_max,

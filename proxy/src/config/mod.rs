@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod authconfig;
 mod cold;
+mod device;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -27,6 +28,7 @@ pub use worker::Waking;
 
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use cold::Cold;
+pub use device::Device;
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub policy: Option<Policy>,
     pub xfcc: Xfcc,
     pub behind: Behind,
+    /// A device that what is behind shares with others.
+    pub device: Option<Device>,
     /// How the API server is reached.
     pub kubernetes: Kubernetes,
     pub queue: Queue,
@@ -151,6 +155,14 @@ impl Config {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
             Behind::Forward(_) => None,
+        }
+    }
+
+    /// Whether somebody here can put what is behind to sleep.
+    pub fn sleeps(&self) -> bool {
+        match &self.behind {
+            Behind::Worker(worker) => worker.command.is_some() || worker.standby.is_some(),
+            Behind::Forward(forward) => forward.sleep.is_some(),
         }
     }
 

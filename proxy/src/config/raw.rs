@@ -4,6 +4,7 @@
 
 use super::auth::RawAuth;
 use super::cold::RawCold;
+use super::device::RawDevice;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
@@ -16,7 +17,7 @@ use super::worker::RawWorker;
 use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue};
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -38,6 +39,7 @@ pub struct Raw {
     xfcc: Option<String>,
     worker: Option<RawWorker>,
     forward: Option<RawForward>,
+    device: Option<RawDevice>,
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
@@ -182,6 +184,7 @@ impl Raw {
             auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
+            device: self.device.map(|device| device.validate(base, p)),
             kubernetes: kubernetes.clone(),
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
@@ -214,6 +217,9 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
     if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
         p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
+    }
+    if config.device.is_some() && !config.sleeps() {
+        p.add("device", "needs what can be put to sleep: worker.command, worker.target or forward.sleep");
     }
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");

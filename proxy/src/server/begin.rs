@@ -28,7 +28,7 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
     let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
     let lines = if config.access_log { Lines::stderr() } else { Lines::None };
     let journal = Journal { metrics: Metrics::new(), lines };
-    let target = sleepers::target(&config);
+    let target = sleepers::target(&config)?;
     let answers = match &config.behind {
         Behind::Worker(worker) => Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1))),
         Behind::Forward(forward) => Answers::Foreign(forward.clone()),

@@ -1,18 +1,25 @@
 //! Who starts and ends what is behind, as the configuration says; and what wakes it.
 
-use super::Server;
+use super::{Error, Server};
 use crate::config::{Behind, Config, Destination, Forward, Sleeper, Waking, Worker};
 use crate::kube::client::Client;
 use crate::record::unix_now;
+use crate::scale::device::{self, Group, Shared};
 use crate::scale::targets::{Address, External, Kubernetes, Level, Process, Standby, Target, VllmSleep};
 use std::sync::Arc;
 
 /// The one that the configuration names.
-pub fn target(config: &Config) -> Arc<dyn Target> {
-    match &config.behind {
+///
+/// # Errors
+/// The device it shares with others cannot be shared.
+pub fn target(config: &Config) -> Result<Arc<dyn Target>, Error> {
+    let alone = match &config.behind {
         Behind::Worker(worker) => of_worker(worker),
         Behind::Forward(forward) => of_forward(forward, config),
-    }
+    };
+    let Some(device) = &config.device else { return Ok(alone) };
+    let group = Group::join(device).map_err(|source| Error::Device { group: device.group.clone(), source })?;
+    Ok(Arc::new(Shared::new(alone, group, unix_now)))
 }
 
 fn of_worker(worker: &Worker) -> Arc<dyn Target> {
@@ -52,8 +59,11 @@ pub fn waking(config: &Config) -> Option<&Waking> {
 }
 
 impl Server {
-    /// Starts the clock that wakes it, where there is one.
-    pub(super) fn prewarm(&self) {
+    /// Starts the clock that wakes it, and whoever speaks with those who share its device, where they are.
+    pub(super) fn attend_sleeper(&self) {
+        if let Some((group, clock)) = self.target.group() {
+            tokio::spawn(device::attend(self.exchange.admission.clone(), group, clock));
+        }
         let times = waking(&self.config).map(|waking| waking.prewarm.clone()).unwrap_or_default();
         if !times.is_empty() {
             tokio::spawn(self.exchange.admission.clone().prewarm(times, unix_now));

@@ -12,8 +12,10 @@ pub use process::Process;
 pub use standby::Standby;
 pub use vllm_sleep::{Level, VllmSleep};
 
+use super::device::{Clock, Group};
 use super::progress::{Progress, Split};
 use async_trait::async_trait;
+use std::sync::Arc;
 
 /// Names of all targets, sorted; each is a file of this folder.
 pub static TARGETS: &[&str] = &["external", "kubernetes", "process", "standby", "vllm_sleep"];
@@ -44,5 +46,10 @@ pub trait Target: Send + Sync {
     /// How long each stage of the last start took; empty where nobody says.
     fn split(&self) -> Split {
         Split::new()
+    }
+
+    /// Those it shares a device with, who must be told how it is used.
+    fn group(&self) -> Option<(Arc<Group>, Clock)> {
+        None
     }
 }
