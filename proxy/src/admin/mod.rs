@@ -135,6 +135,7 @@ impl Office {
         if let Some(watched) = self.exchange.authenticator.watched() {
             metrics.auth.watched(watched);
         }
+        metrics.wake.tell(&self.exchange.admission.wake_stages());
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }

@@ -60,7 +60,7 @@ fn is_a_failed_start_a_status_before_the_stream_and_an_event_within_it() {
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.contains("\"error\"") && text.contains("no such model file"), "{text}");
     assert!(!text.contains("[DONE]"), "no clean end: {text}");
-    assert_eq!(late.labelled("wake_failed")["status"], 200);
+    assert_eq!(late.labelled("wake_failed")["status"], 503, "the log says what it came to");
     let early = start_speaking(DIALECTS, &cold("after: 10s"), vec![], fails(0));
     let text = read_all(&mut ask(&early, true));
     assert!(text.starts_with("HTTP/1.1 503") && text.to_lowercase().contains("retry-after"), "{text}");
