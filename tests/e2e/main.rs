@@ -3,6 +3,7 @@
 mod authorizer;
 mod bad_input;
 mod clients;
+mod cold;
 mod contract;
 mod drain;
 mod forwarded;
