@@ -124,11 +124,8 @@ impl Server {
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz();
-        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let authorizers = Arc::new(authorizers(&config, &journal));
         let admission = Admission::new(admission_limits(&config));
-        let on_connection = sleepers::waking(&config).is_some_and(|waking| waking.on_connection);
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -138,7 +135,7 @@ impl Server {
             authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
-            wakes: on_connection.then(|| admission.clone()),
+            wakes: sleepers::wakes(&config, &admission),
         }));
         let (cut, to_cut) = watch::channel(false);
         let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
@@ -346,6 +343,12 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// External authorizers, as policies may name them.
+fn authorizers(config: &Config, journal: &Journal) -> Authorizers {
+    let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
+    Authorizers::new(providers, config.threads + 1, config.xfcc, journal.metrics.ext_authz())
 }
 
 /// Those we listen on ourselves.

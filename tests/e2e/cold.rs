@@ -9,7 +9,8 @@ use outrider_tests::up::{children_of, rss_bytes, send, wait_until};
 use serde_json::json;
 use std::process::{Child, Command, Stdio};
 
-const NO_TLS: &str = "tls: {mode: disable}\nauth: {methods: [{anonymous: {}}]}\n";
+const NO_TLS: &str = "tls: {mode: disable}\nauth: {methods: [{anonymous: {}}]}\n\
+                      cold: {keep_alive: {after: 300ms, every: 300ms}}\n";
 
 fn worker_yaml() -> String {
     json!({"socket": "worker.sock", "device": "cpu", "models": [{"name": "smollm2", "path": smollm2()}]}).to_string()
@@ -25,8 +26,7 @@ fn slow(before: &str) -> Proxy {
     );
     std::fs::write(folder.join("worker.yaml"), worker_yaml()).unwrap();
     let worker = json!({"socket": "worker.sock", "models": ["smollm2"], "command": ["sh", "-c", script]});
-    let keep_alive = "cold: {keep_alive: {after: 300ms, every: 300ms}}\n";
-    Proxy::start_in(&folder, &format!("{NO_TLS}{keep_alive}worker: {worker}\n"))
+    Proxy::start_in(&folder, &format!("{NO_TLS}worker: {worker}\n"))
 }
 
 fn package(proxy: &Proxy, case: &str) {
@@ -72,7 +72,7 @@ async fn does_a_standby_parent_stay_small_while_its_engine_comes_and_goes() {
     let parent = Parent(parent);
     let worker = "worker: {socket: worker.sock, models: [smollm2], target: {standby: {control: control.sock}}}\n";
     let proxy = Proxy::start_in(folder.path(), &format!("{NO_TLS}{worker}"));
-    assert_eq!(children_of(parent.0.id()), [], "nobody asked anything yet");
+    assert!(children_of(parent.0.id()).is_empty(), "nobody asked anything yet");
     for _ in 0..2 {
         package(&proxy, "answered");
         let engine = children_of(parent.0.id())[0];

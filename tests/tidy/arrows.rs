@@ -112,6 +112,7 @@ const SHELLS: &[&str] = &[
     "runtime/src/device/select.rs",
     "runtime/src/main.rs",
     "runtime/src/server",
+    "runtime/src/standby.rs",
 ];
 
 #[test]

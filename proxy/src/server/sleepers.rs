@@ -1,6 +1,7 @@
 //! Who starts and ends what is behind, as the configuration says; and what wakes it.
 
 use super::{Error, Server};
+use crate::admission::Admission;
 use crate::config::{Behind, Config, Destination, Forward, Sleeper, Waking, Worker};
 use crate::kube::client::Client;
 use crate::record::unix_now;
@@ -50,8 +51,13 @@ fn of_forward(forward: &Forward, config: &Config) -> Arc<dyn Target> {
     }
 }
 
+/// What every connection wakes, if it is to.
+pub fn wakes(config: &Config, admission: &Arc<Admission>) -> Option<Arc<Admission>> {
+    waking(config).filter(|waking| waking.on_connection).map(|_| admission.clone())
+}
+
 /// What wakes it before a request does.
-pub fn waking(config: &Config) -> Option<&Waking> {
+fn waking(config: &Config) -> Option<&Waking> {
     match &config.behind {
         Behind::Worker(worker) => Some(&worker.waking),
         Behind::Forward(forward) => forward.sleep.as_ref().map(|sleep| &sleep.waking),
