@@ -138,7 +138,6 @@ impl Server {
             wakes: sleepers::wakes(&config, &admission),
         }));
         let (cut, to_cut) = watch::channel(false);
-        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
@@ -149,7 +148,7 @@ impl Server {
             answers: parts.answers,
             xfcc: config.xfcc,
             ports,
-            known: Arc::new(Known::new(models, unix_now().as_secs())),
+            known: Arc::new(known(&config)),
             limits: config.limits.clone(),
             cold: config.cold,
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
@@ -343,6 +342,12 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// Models by their names, of which nothing else is known yet.
+fn known(config: &Config) -> Known {
+    let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
+    Known::new(models, unix_now().as_secs())
 }
 
 /// External authorizers, as policies may name them.
