@@ -87,8 +87,11 @@ impl Standby {
 #[async_trait]
 impl Target for Standby {
     async fn start(&self) -> Result<(), String> {
-        // An engine whose connection broke may still be there: it is not to be trusted with another request.
-        self.stop().await;
+        // An engine whose connection broke may still be there: it is not to be trusted with another request. One that a
+        // sidecar before us had is as good as new.
+        if self.talk.lock().await.is_some() {
+            self.stop().await;
+        }
         self.told.begin(Instant::now());
         let started = tokio::time::timeout(self.start_timeout, self.started()).await;
         self.told.end(Instant::now());
@@ -123,6 +126,11 @@ impl Target for Standby {
             Ok(Err(why)) => tracing::warn!(why, "the standby parent did not say that the worker sleeps"),
             Err(_) => tracing::warn!(seconds = STOP_TIMEOUT.as_secs(), "the standby parent does not answer"),
         }
+    }
+
+    /// Who comes after us may have it already; if nobody does, the parent ends it.
+    async fn leave(&self) {
+        *self.talk.lock().await = None;
     }
 
     async fn exited(&self) -> String {
@@ -191,6 +199,20 @@ mod tests {
             standby.stop().await;
             assert!(standby.talk.lock().await.is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn is_what_a_sidecar_before_us_had_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = parent(&folder, &["ready"]);
+        let (before, after) =
+            (Standby::new(path.clone(), Duration::from_secs(5)), Standby::new(path, Duration::from_secs(5)));
+        before.start().await.unwrap();
+        after.start().await.unwrap();
+        before.leave().await;
+        assert!(after.talk.lock().await.is_some(), "it was neither asked to stop nor told that it did");
+        let ended = tokio::time::timeout(Duration::from_millis(50), after.exited());
+        assert!(ended.await.is_err());
     }
 
     #[tokio::test]
