@@ -44,6 +44,7 @@ bench: build models clients ## ratios beside peers and floors, into tests/bench/
 	$(PYTHON) tests/bench/bench.py
 	$(PYTHON) tests/bench/mesh.py
 	$(PYTHON) tests/bench/merged.py
+	$(PYTHON) tests/bench/wake.py
 
 fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
 	tests/fuzz/run

@@ -16,6 +16,7 @@ pub use connection::Connection;
 pub use facts::{Busy, Facts, Target};
 pub use modes::Modes;
 
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
 use crate::ext_authz::client::Question;
@@ -53,6 +54,7 @@ pub struct Acceptor {
     authenticator: Arc<Authenticator>,
     limits: Limits,
     journal: Arc<Journal>,
+    wakes: Option<Arc<Admission>>,
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
 }
@@ -85,11 +87,13 @@ pub struct Entrance {
     pub authenticator: Arc<Authenticator>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
+    /// What every connection wakes, if it is to.
+    pub wakes: Option<Arc<Admission>>,
 }
 
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { modes, identity, interception, xfcc, ports, authenticator, limits, journal } = entrance;
+        let Entrance { modes, identity, interception, xfcc, ports, authenticator, limits, journal, wakes } = entrance;
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
@@ -99,7 +103,19 @@ impl Acceptor {
         let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let tls = identity.map(tls);
-        Acceptor { modes, tls, interception, xfcc, ports, authenticator, limits, journal, handshakes, connections }
+        Acceptor {
+            modes,
+            tls,
+            interception,
+            xfcc,
+            ports,
+            authenticator,
+            limits,
+            journal,
+            wakes,
+            handshakes,
+            connections,
+        }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -148,7 +164,11 @@ impl Acceptor {
                 let _place = place;
                 let limit = acceptor.limits.handshake_timeout;
                 match tokio::time::timeout(limit, acceptor.open(tcp, address)).await {
-                    Ok(Ok(Opened::Http(connection))) => acceptor.tend(connection, app, stop).await,
+                    Ok(Ok(Opened::Http(connection))) => {
+                        // Where an operator wants it so: else only a well-formed question wakes a worker.
+                        acceptor.wakes.iter().for_each(|admission| drop(admission.wake()));
+                        acceptor.tend(connection, app, stop).await
+                    }
                     Ok(Ok(Opened::Opaque(connection))) => acceptor.pass(connection).await,
                     Ok(Err(reason)) => acceptor.failed(address, reason),
                     Err(_) => acceptor.failed(address, "timeout"),

@@ -5,6 +5,7 @@
 //! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
+mod cold;
 mod floor;
 mod limiter;
 mod onward;
@@ -19,7 +20,7 @@ use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
 use crate::auth::request::{self, Authenticated};
 use crate::auth::revocations::Revocations;
-use crate::config::{Forward, Limits, Xfcc};
+use crate::config::{Cold, Forward, Limits, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
@@ -56,6 +57,7 @@ pub struct Exchange {
     pub ports: Vec<u16>,
     pub known: Arc<Known>,
     pub limits: Limits,
+    pub cold: Cold,
     pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
     /// True when the drain is over and whatever still runs must end.
@@ -269,6 +271,7 @@ impl Exchange {
     }
 
     async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
+        cold::must_be_answered_now(&routed.head)?;
         let body = floor.body().await?;
         let bytes = body.len();
         let facts = self.facts();
@@ -297,7 +300,7 @@ impl Exchange {
         if ticket.place.is_none() {
             self.must_have_room(floor)?;
         }
-        let permit = floor.unless_over(pin!(self.admission.admit(ticket))).await?;
+        let permit = self.held(ticket, floor).await?;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
         Ok(permit)

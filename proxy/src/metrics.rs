@@ -8,7 +8,9 @@ mod activator;
 mod auth;
 mod autoscale;
 mod gateways;
+mod process;
 mod verdicts;
+mod wake;
 
 pub use activator::ActivatorMetrics;
 pub use auth::AuthMetrics;
@@ -18,12 +20,14 @@ use crate::admission::Snapshot;
 use crate::ext_authz::server::Counted;
 use crate::policy::Watched;
 use crate::tls::Status;
+use process::Process;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use verdicts::VerdictMetrics;
+use wake::WakeMetrics;
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
 const DURATION_BUCKETS: &[f64] =
@@ -55,6 +59,7 @@ pub struct Metrics {
     pub activator: ActivatorMetrics,
     pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
+    pub wake: WakeMetrics,
     running: IntGauge,
     waiting: IntGauge,
     waiting_bytes: IntGauge,
@@ -171,13 +176,6 @@ impl RateMetrics {
     }
 }
 
-/// As every Prometheus client library names them.
-struct Process {
-    resident_bytes: IntGauge,
-    cpu_seconds: Counter,
-    open_fds: IntGauge,
-}
-
 /// Registers a family. A name used twice is a mistake in this file, seen by the first test that runs.
 struct Ledger(Registry);
 
@@ -190,6 +188,10 @@ impl Ledger {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn reals(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.add(CounterVec::new(Opts::new(name, help), labels))
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
@@ -210,19 +212,6 @@ impl Ledger {
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
-    }
-}
-
-impl Process {
-    fn new(l: &Ledger) -> Self {
-        let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
-        let start = l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
-        start.set(crate::record::unix_now().as_secs_f64());
-        Process {
-            resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-            cpu_seconds: l.add(cpu),
-            open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-        }
     }
 }
 
@@ -299,6 +288,7 @@ impl Metrics {
             activator: ActivatorMetrics::new(&l),
             autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
+            wake: WakeMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
             waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
             waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
@@ -381,27 +371,6 @@ fn raise(counter: &Counter, value: f64) {
     counter.inc_by((value - counter.get()).max(0.0));
 }
 
-impl Process {
-    /// From `/proc/self` (proc(5)); where there is none, the gauges stay 0.
-    fn measure(&self) {
-        // SAFETY: asks for two constants of the running system.
-        let (page, ticks) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
-        if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
-            let pages: i64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
-            self.resident_bytes.set(pages * page);
-        }
-        if let Ok(text) = std::fs::read_to_string("/proc/self/stat") {
-            // The second field is a name in brackets that may hold anything; utime and stime are 11 and 12 after it.
-            let after = text.rsplit_once(") ").map_or("", |(_, after)| after);
-            let field = |at| after.split(' ').nth(at).and_then(|field: &str| field.parse::<f64>().ok()).unwrap_or(0.0);
-            raise(&self.cpu_seconds, (field(11) + field(12)) / ticks.max(1) as f64);
-        }
-        if let Ok(folder) = std::fs::read_dir("/proc/self/fd") {
-            self.open_fds.set(folder.count() as i64);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,6 +412,7 @@ mod tests {
         let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
             std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
         metrics.verdicts.tell(&[("token_review", memory)]);
+        metrics.wake.tell(&[("loading", 1.5)]);
         let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);

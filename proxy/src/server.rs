@@ -12,6 +12,7 @@ mod drain;
 mod listeners;
 pub mod memory;
 mod policed;
+mod sleepers;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
@@ -37,6 +38,7 @@ use door::App;
 use drain::Drain;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -74,6 +76,8 @@ pub enum Error {
     AuthConfig(Vec<Problem>),
     #[error("audit.path: {0}; name a file in a folder that this process may write")]
     Audit(std::io::Error),
+    #[error("device.group: {} cannot be shared: {source}; all who share it must be able to write there", group.display())]
+    Device { group: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
@@ -129,6 +133,7 @@ impl Server {
         begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let authorizers = begin::authorizers(&config, &journal);
+        let admission = Admission::new(admission_limits(&config));
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -138,21 +143,22 @@ impl Server {
             authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
+            wakes: sleepers::wakes(&config, &admission),
         }));
         let (cut, to_cut) = watch::channel(false);
-        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
             revocations: Arc::default(),
             policies,
             authorizers,
-            admission: Admission::new(admission_limits(&config)),
+            admission,
             answers: parts.answers,
             xfcc: config.xfcc,
             ports,
-            known: Arc::new(Known::new(models, unix_now().as_secs())),
+            known: Arc::new(known(&config)),
             limits: config.limits.clone(),
+            cold: config.cold,
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
@@ -261,6 +267,7 @@ impl Server {
         if let Some(way_out) = &self.way_out {
             way_out.staff();
         }
+        self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper)))
@@ -335,7 +342,10 @@ const UNLIMITED: usize = usize::MAX >> 1;
 fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
-        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        Behind::Forward(forward) => {
+            let idle_timeout = forward.sleep.as_ref().and_then(|sleep| sleep.after);
+            (forward.concurrency.unwrap_or(UNLIMITED), idle_timeout)
+        }
         // Each service has an admission of its own; nobody waits in this one.
         Behind::Pods(_) => (UNLIMITED, None),
     };
@@ -345,6 +355,12 @@ fn admission_limits(config: &Config) -> admission::Limits {
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// Models by their names, of which nothing else is known yet.
+fn known(config: &Config) -> Known {
+    let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
+    Known::new(models, unix_now().as_secs())
 }
 
 /// Those we listen on ourselves.

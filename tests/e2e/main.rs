@@ -4,6 +4,7 @@ mod activator;
 mod authorizer;
 mod bad_input;
 mod clients;
+mod cold;
 mod contract;
 mod drain;
 mod forwarded;

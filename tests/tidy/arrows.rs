@@ -113,6 +113,7 @@ const SHELLS: &[&str] = &[
     "proxy/src/outbound/record.rs",
     "proxy/src/record.rs",
     "proxy/src/scale/autoscaler/",
+    "proxy/src/scale/device/",
     "proxy/src/scale/targets/",
     "proxy/src/server",
     "proxy/src/tls/",
@@ -121,6 +122,7 @@ const SHELLS: &[&str] = &[
     "runtime/src/device/select.rs",
     "runtime/src/main.rs",
     "runtime/src/server",
+    "runtime/src/standby.rs",
 ];
 
 #[test]

@@ -10,6 +10,7 @@ mod http;
 mod invalidate;
 mod page;
 mod probes;
+mod sleeper;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -96,6 +97,9 @@ impl Office {
     fn answer(&self, request: &Request) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "PUT", "/drain") => self.drain(),
+            ("POST", "/wake") => self.wake(),
+            ("POST", "/sleep") => self.sleep(),
+            (_, "/wake" | "/sleep") => Reply::text(405, "use POST\n").with("allow", "POST"),
             ("POST", "/auth/invalidate") => self.invalidate(&request.body),
             (_, "/auth/invalidate") => Reply::text(405, "use POST\n").with("allow", "POST"),
             (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
@@ -147,6 +151,7 @@ impl Office {
         if let Some(trail) = self.exchange.authenticator.trail() {
             metrics.auth.trail(trail);
         }
+        metrics.wake.tell(&self.exchange.admission.wake_stages());
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }

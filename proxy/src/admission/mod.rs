@@ -5,11 +5,15 @@
 
 mod breaker;
 mod capacity;
+mod prewarm;
+mod progress;
 mod queue;
 pub mod rate;
 mod wake;
 
 pub use breaker::Breaker;
+pub use prewarm::WeekTime;
+pub use progress::Outlook;
 pub use queue::{Full, Place, Queue, QueueLimits};
 pub use wake::{Next, State, Wake};
 
@@ -66,6 +70,7 @@ pub struct Admission {
     changed: Notify,
     epoch: Instant,
     wait_max: Duration,
+    starts: progress::Starts,
 }
 
 struct Gate {
@@ -186,6 +191,7 @@ impl Admission {
             changed: Notify::new(),
             epoch: Instant::now(),
             wait_max: limits.wait_max,
+            starts: progress::Starts::default(),
         })
     }
 
@@ -279,6 +285,7 @@ impl Admission {
     /// Starts and stops the worker as the gate decides, until `stop` resolves; then stops the worker for good.
     pub async fn run(self: Arc<Self>, target: Arc<dyn Target>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        self.starts.are_of(&target);
         loop {
             let next = {
                 let mut gate = self.lock();
@@ -300,7 +307,7 @@ impl Admission {
                 () = &mut stop => break,
             }
         }
-        target.stop().await;
+        target.leave().await;
     }
 
     async fn start(self: &Arc<Self>, target: &dyn Target) {
@@ -312,11 +319,14 @@ impl Admission {
         match outcome {
             Ok(()) => {
                 gate.counts.wake_seconds_sum += (now - since).as_secs_f64();
+                let split = target.split();
+                self.starts.went_well(now - since, &split);
                 gate.wake.started();
                 let grants = gate.grant(self);
                 drop(gate);
                 tracing::info!(
                     wake_seconds = (now - since).as_secs_f64(),
+                    ?split,
                     released = grants.len(),
                     "the worker is awake"
                 );

@@ -8,6 +8,8 @@ pub mod audit;
 pub mod auth;
 pub mod authconfig;
 pub mod autoscale;
+mod cold;
+mod device;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
@@ -18,12 +20,18 @@ pub mod quantity;
 pub mod rate_limits;
 mod raw;
 pub mod served;
+mod sleep;
 mod tls;
+mod worker;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
+pub use sleep::{Sleep, Sleeper};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
+pub use worker::Waking;
 
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use cold::Cold;
+pub use device::Device;
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
@@ -45,8 +53,14 @@ pub struct Config {
     pub policy: Option<Policy>,
     pub xfcc: Xfcc,
     pub behind: Behind,
+    /// A device that what is behind shares with others.
+    pub device: Option<Device>,
+    /// How the API server is reached.
+    pub kubernetes: Kubernetes,
     pub queue: Queue,
     pub limits: Limits,
+    /// Callers held while the worker wakes.
+    pub cold: Cold,
     pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.
@@ -79,12 +93,15 @@ pub struct Worker {
     pub socket: PathBuf,
     /// How to start it; `None` if somebody else does, and we only connect.
     pub command: Option<Vec<String>>,
+    /// Where its standby parent listens, who starts it at our word.
+    pub standby: Option<PathBuf>,
     /// Models it has, by the names callers use; at least one.
     pub models: Vec<String>,
     /// Requests it is given at once.
     pub concurrency: usize,
-    /// Without work for so long, it is stopped. `None`: never (and always so without a command).
+    /// Without work for so long, it is stopped. `None`: never (and always so if nobody here starts it).
     pub idle_timeout: Option<Duration>,
+    pub waking: Waking,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
 }
@@ -145,6 +162,14 @@ impl Config {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
             Behind::Forward(_) | Behind::Pods(_) => None,
+        }
+    }
+
+    /// Whether somebody here can put what is behind to sleep.
+    pub fn sleeps(&self) -> bool {
+        match &self.behind {
+            Behind::Worker(worker) => worker.command.is_some() || worker.standby.is_some(),
+            Behind::Forward(forward) => forward.sleep.is_some(),
         }
     }
 

@@ -5,6 +5,8 @@
 use super::activator::{Activator, RawActivator};
 use super::audit::RawAudit;
 use super::auth::RawAuth;
+use super::cold::RawCold;
+use super::device::RawDevice;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
@@ -13,10 +15,11 @@ use super::quantity::Quantity;
 use super::rate_limits::RawRateLimits;
 use super::served::RawServed;
 use super::tls::RawTls;
-use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
+use super::worker::RawWorker;
+use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue};
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,10 +42,13 @@ pub struct Raw {
     worker: Option<RawWorker>,
     forward: Option<RawForward>,
     activator: Option<RawActivator>,
+    device: Option<RawDevice>,
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    cold: RawCold,
     #[serde(default)]
     rate_limits: RawRateLimits,
     #[serde(default)]
@@ -54,17 +60,6 @@ pub struct Raw {
     healthz: Option<String>,
     outbound: Option<RawOutbound>,
     ext_authz_server: Option<RawServed>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWorker {
-    socket: PathBuf,
-    command: Option<Vec<String>>,
-    models: Vec<String>,
-    concurrency: Option<usize>,
-    idle_timeout: Option<Quantity>,
-    start_timeout: Option<Quantity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,9 +190,12 @@ impl Raw {
             auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
+            device: self.device.map(|device| device.validate(base, p)),
+            kubernetes: kubernetes.clone(),
             behind: behind(self.worker, self.forward, activator, base, p),
             queue,
             limits: self.limits.validate(p),
+            cold: self.cold.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             audit: self.audit.map(|audit| audit.validate(base, p)),
@@ -229,6 +227,9 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
     if let (Behind::Forward(_) | Behind::Pods(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
         p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
+    }
+    if config.device.is_some() && !config.sleeps() {
+        p.add("device", "needs what can be put to sleep: worker.command, worker.target or forward.sleep");
     }
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");
@@ -262,38 +263,6 @@ fn behind(
         (worker, ..) => {
             p.add("worker", "exactly one of `worker`, `forward` and `activator` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
-        }
-    }
-}
-
-impl RawWorker {
-    fn validate(self, base: &Path, p: &mut Problems) -> Worker {
-        let socket = base.join(&self.socket);
-        // sun_path is 108 bytes with its final NUL (unix(7)).
-        if socket.as_os_str().len() > 107 {
-            p.add(
-                "worker.socket",
-                format!("{} is longer than the 107 bytes a socket's path may have", socket.display()),
-            );
-        }
-        if self.models.is_empty() || self.models.iter().any(String::is_empty) {
-            p.add("worker.models", "must name the worker's models, at least one");
-        }
-        if self.command.as_ref().is_some_and(Vec::is_empty) {
-            p.add("worker.command", "must not be empty; leave it out if somebody else starts the worker");
-        }
-        if self.command.is_none() && self.idle_timeout.is_some() {
-            p.add("worker.idle_timeout", "needs worker.command: without it, nobody here can start or stop the worker");
-        }
-        // A minute of quiet is long against a cold start of less than a second, and short against a paid hour.
-        let idle = self.command.as_ref().map(|_| MINUTE);
-        Worker {
-            socket,
-            models: self.models,
-            concurrency: p.count("worker.concurrency", self.concurrency, 32),
-            idle_timeout: p.optional("worker.idle_timeout", &self.idle_timeout, idle),
-            start_timeout: p.duration("worker.start_timeout", &self.start_timeout, MINUTE),
-            command: self.command,
         }
     }
 }

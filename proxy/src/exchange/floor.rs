@@ -2,6 +2,7 @@
 
 mod consult;
 mod limit;
+mod waiting;
 
 use super::{Meter, Rights, limiter};
 use crate::accept::Busy;

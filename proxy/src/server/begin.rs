@@ -1,16 +1,15 @@
 //! The ways to begin: by a configuration alone, or by a policy made in code in front of another server.
 
-use super::{Error, Parts, Running, Server, listeners, signals};
+use super::{Error, Parts, Running, Server, listeners, signals, sleepers};
 use crate::activator::Activator;
 use crate::auth::Authenticator;
-use crate::config::{Behind, Config, Destination};
+use crate::config::{Behind, Config};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::Answers;
 use crate::ext_authz::client::Authorizers;
 use crate::metrics::Metrics;
 use crate::outbound::origin::Ourselves;
 use crate::record::{Journal, Lines};
-use crate::scale::targets::{Address, External, Process, Target};
 use crate::tls::Identity;
 use crate::worker::Uds;
 use std::sync::Arc;
@@ -34,29 +33,13 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
     let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
     let lines = if config.access_log { Lines::stderr() } else { Lines::None };
     let journal = Journal { metrics: Metrics::new(), lines };
-    let parts = match &config.behind {
-        Behind::Worker(worker) => {
-            let target: Arc<dyn Target> = match &worker.command {
-                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
-                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
-            };
-            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
-            Parts { answers, target, dialects, journal, by }
-        }
-        Behind::Forward(forward) => {
-            let target: Arc<dyn Target> = match &forward.to {
-                Destination::Tcp(address) => Arc::new(External::new(Address::Tcp(*address), forward.start_timeout)),
-                Destination::Unix(path) => Arc::new(External::new(Address::Unix(path.clone()), forward.start_timeout)),
-                Destination::Original(_) => Arc::new(External::new(Address::Any, forward.start_timeout)),
-            };
-            Parts { answers: Answers::Foreign(forward.clone()), target, dialects, journal, by }
-        }
-        Behind::Pods(activator) => {
-            // Each service has a target of its own.
-            let target: Arc<dyn Target> = Arc::new(External::new(Address::Any, Duration::ZERO));
-            Parts { answers: Answers::Pods(Activator::new(activator)), target, dialects, journal, by }
-        }
+    let target = sleepers::target(&config)?;
+    let answers = match &config.behind {
+        Behind::Worker(worker) => Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1))),
+        Behind::Forward(forward) => Answers::Foreign(forward.clone()),
+        Behind::Pods(activator) => Answers::Pods(Activator::new(activator)),
     };
+    let parts = Parts { answers, target, dialects, journal, by };
     let server = Server::open(config, parts)?;
     server.run(signals, on_ready)
 }
