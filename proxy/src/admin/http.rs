@@ -58,6 +58,11 @@ impl Reply {
         self
     }
 
+    #[cfg(test)]
+    pub fn says(&self, words: &str) -> bool {
+        self.body.contains(words)
+    }
+
     fn bytes(&self, head_only: bool) -> Vec<u8> {
         // Also whatever a probed app answered.
         let known = http::StatusCode::from_u16(self.status).ok();

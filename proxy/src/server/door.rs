@@ -7,9 +7,13 @@ use crate::config::Config;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, Outcome};
 use crate::forward::{Handover, Pool};
+use crate::knative::{self, Knative};
 use crate::message::Part;
+use crate::record::draw_id;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Uri;
+use http::header::{FORWARDED, HOST};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::v2::server::default_h2_options;
@@ -27,6 +31,8 @@ pub struct Door {
     exchange: Arc<Exchange>,
     /// Connections to a foreign server that speaks HTTP/1.1.
     pool: Arc<Pool>,
+    /// In a Knative pod.
+    knative: Option<Arc<Knative>>,
 }
 
 /// Receive windows of one stream and of one connection. With h2's own 64 KiB for both, one stream whose body waits
@@ -35,11 +41,11 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
-pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
+pub fn app(exchange: Arc<Exchange>, config: &Config, knative: Option<Arc<Knative>>) -> Arc<App> {
     let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
     // pingora speaks no TLS for us towards anybody, so it need not load the machine's authorities.
     let conf = ServerConf { threads: 1, ca_file: Some("/dev/null".into()), ..ServerConf::default() };
-    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(unused_max) }, Arc::new(conf));
+    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(unused_max), knative }, Arc::new(conf));
     app.handle_init_modules();
     let mut options = HttpServerOptions::default();
     // We have seen the preface ourselves; pingora's own look at it has no timeout.
@@ -75,6 +81,38 @@ impl Door {
         Err(Error::new(ErrorType::ConnectionClosed).into_down())
     }
 
+    /// What Knative says to its sidecars is heard here, before anybody is asked who he is. Whether that was all.
+    async fn hears(&self, knative: &Knative, session: &mut Session) -> Result<bool> {
+        if let Some(words) = knative.answer(&session.req_header().headers).await {
+            self.refuse(session, words.parts(), &draw_id()).await;
+            return Ok(true);
+        }
+        let request = session.req_header_mut();
+        let mut headers = request.headers.clone();
+        let said = knative::prepare(&mut headers);
+        if headers == request.headers {
+            return Ok(false);
+        }
+        let gone: Vec<_> = request.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            request.remove_header(&name);
+        }
+        for name in [HOST, FORWARDED] {
+            if let Some(value) = headers.get(&name) {
+                request.insert_header(name, value)?;
+            }
+        }
+        if let Some(host) = said.host.filter(|_| request.uri.authority().is_some()) {
+            let mut parts = request.uri.clone().into_parts();
+            parts.authority = Some(host);
+            // A request line that made sense still does with another host in it.
+            if let Ok(uri) = Uri::from_parts(parts) {
+                request.set_uri(uri);
+            }
+        }
+        Ok(false)
+    }
+
     async fn refuse(&self, session: &mut Session, parts: Vec<Part>, request_id: &str) {
         let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
         if let Some(mut caller) = caller
@@ -97,6 +135,11 @@ impl ProxyHttp for Door {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if let Some(knative) = &self.knative
+            && self.hears(knative, session).await?
+        {
+            return Ok(true);
+        }
         let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
         let Some(caller) = caller else { return Err(Error::new(ErrorType::InternalError)) };
         match self.exchange.serve(caller).await {
