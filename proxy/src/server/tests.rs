@@ -354,6 +354,7 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
 mod custom;
 mod forward;
 mod h2c;
+mod leaving;
 mod limited;
 mod tls;
 mod way_out;
