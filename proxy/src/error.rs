@@ -97,6 +97,9 @@ pub enum Error {
     /// The worker went away before it had started on this request, and so did the one after it.
     #[error("the worker went away before it started on this request")]
     WorkerGone,
+    /// There was no worker to give the request to.
+    #[error("the worker is not there")]
+    WorkerAbsent,
     /// The worker went away in the middle of the answer.
     #[error("the worker went away in the middle of the answer")]
     WorkerLost,
@@ -243,7 +246,7 @@ impl Error {
             Draining => (503, grpc::UNAVAILABLE, "draining", "admission"),
             WakeFailed { .. } => (503, grpc::UNAVAILABLE, "wake_failed", "admission"),
             Worker { code, .. } => (worker_status(*code), *code, "worker_refused", "worker"),
-            WorkerGone => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
+            WorkerGone | WorkerAbsent => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
             WorkerLost => (502, grpc::UNAVAILABLE, "worker_lost", "worker"),
             WorkerNonsense { .. } => (502, grpc::INTERNAL, "worker_nonsense", "worker"),
             UpstreamTimeout => (504, grpc::DEADLINE_EXCEEDED, "upstream_timeout", "worker"),
@@ -267,6 +270,7 @@ impl Error {
             | Error::NoRoom
             | Error::Draining
             | Error::WorkerGone
+            | Error::WorkerAbsent
             | Error::LimiterSilent { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -10,10 +10,12 @@ mod floor;
 mod limiter;
 mod onward;
 mod rights;
+mod suspects;
 
 pub use floor::explain;
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
+pub use suspects::Suspects;
 
 use crate::activator::Activator;
 use crate::admission::{Admission, Permit, Ticket};
@@ -26,22 +28,19 @@ use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
 use crate::ext_authz::client::Authorizers;
 use crate::forward::{self, Handover, Passage};
+use crate::leaving::Leaving;
 use crate::message::Head;
 use crate::policy::{InForce, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// Times a request is given to a worker, or a connection to a foreign server is tried, before it is given up: twice it may
-/// meet one that dies.
+/// Times a connection to a foreign server is tried before a request is given up: twice it may meet one that dies.
 pub const TRIES: u32 = 3;
-/// Before asking a worker again that says it is loading or draining.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The rooms an exchange leads through.
 pub struct Exchange {
@@ -60,6 +59,8 @@ pub struct Exchange {
     pub cold: Cold,
     pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
+    pub leaving: Arc<Leaving>,
+    pub suspects: Suspects,
     /// True when the drain is over and whatever still runs must end.
     pub cut: watch::Receiver<bool>,
 }
@@ -137,6 +138,7 @@ struct Sent {
 impl Exchange {
     /// From head to end, or to where somebody else goes on.
     pub async fn serve(&self, caller: Downstream<'_>) -> Outcome {
+        self.leaving.arrived();
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
         let told = {
@@ -309,6 +311,7 @@ impl Exchange {
     /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
     async fn send(&self, admitted: Admitted, worker: &Arc<dyn Worker>, floor: &mut Floor<'_>) -> Result<Sent, Error> {
         let Admitted { ask, bytes, mut permit } = admitted;
+        let mut trial = self.suspects.trial();
         loop {
             floor.record.tries += 1;
             let mut events = self.ask(&ask, worker, permit.as_ref());
@@ -318,16 +321,13 @@ impl Exchange {
                 Err(error) => error,
             };
             let Some(held) = permit.filter(|_| may_try_again(&error)) else { return Err(error) };
-            if floor.record.tries >= TRIES {
-                return Err(Error::WorkerGone);
-            }
             let place = Some(held.place());
-            let generation = held.generation();
-            drop((events, held));
-            match error {
-                Error::WorkerGone => self.admission.lost(generation),
-                _ => floor.unless_over(pin!(tokio::time::sleep(PAUSE).map(Ok))).await?,
+            if matches!(error, Error::WorkerGone | Error::WorkerAbsent) {
+                // Before the place is given away: whoever got it would be sent to the same dead worker.
+                self.admission.lost(held.generation());
             }
+            drop((events, held));
+            floor.unless_over(pin!(trial.again(&error))).await?;
             permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
         }
     }
@@ -385,7 +385,7 @@ impl Exchange {
     /// Whether a request would be taken now.
     pub fn ready(&self) -> bool {
         let snapshot = self.admission.snapshot();
-        !snapshot.draining && snapshot.worker != "backoff"
+        !self.leaving.has_begun() && !snapshot.draining && snapshot.worker != "backoff"
     }
 
     pub fn facts(&self) -> Facts {
@@ -395,5 +395,5 @@ impl Exchange {
 
 /// The worker went away before it began, or says that it is loading or draining: nothing was done.
 fn may_try_again(error: &Error) -> bool {
-    matches!(error, Error::WorkerGone | Error::Worker { code: grpc::UNAVAILABLE, .. })
+    matches!(error, Error::WorkerGone | Error::WorkerAbsent | Error::Worker { code: grpc::UNAVAILABLE, .. })
 }

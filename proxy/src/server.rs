@@ -9,6 +9,7 @@ mod begin;
 mod callers;
 mod door;
 mod drain;
+mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
@@ -22,7 +23,8 @@ use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter};
+use crate::exchange::{Answers, Exchange, Limiter, Suspects};
+use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
@@ -36,6 +38,7 @@ use authorizer::Counter;
 pub use begin::{guard, run};
 use door::App;
 use drain::Drain;
+use handover::Ports;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use way_out::{Door, WayOut};
@@ -68,6 +72,10 @@ pub struct Running {
 pub enum Error {
     #[error("cannot listen on {address} ({path}): {source}; {advice}")]
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
+    #[error(
+        "the older server at {path} (upgrade.socket) did not hand over its sockets: {source}; end it, and start again"
+    )]
+    Upgrade { path: std::path::PathBuf, source: std::io::Error },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
@@ -98,6 +106,9 @@ pub struct Parts {
     pub by: Option<Authenticator>,
 }
 
+/// Listeners that answer operators; dropped, they are closed.
+type Windows = JoinSet<()>;
+
 /// Everything open, nothing running.
 pub struct Server {
     config: Config,
@@ -113,6 +124,8 @@ pub struct Server {
     healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
     counter: Option<Counter>,
+    ports: Ports,
+    prober: Option<Arc<admin::Prober>>,
     cut: watch::Sender<bool>,
 }
 
@@ -123,11 +136,13 @@ impl Server {
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
         let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
-        let listener = listeners::listen("listen", config.listen)?;
-        let admin = listeners::listen("admin", config.admin)?;
-        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
-        let way_out = WayOut::open(&config, &identity, &journal)?;
-        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
+        let mut doors = Ports::open(config.upgrade.as_ref())?;
+        let listener = doors.listen("listen", config.listen)?;
+        let admin = doors.listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| doors.listen("healthz", address)).transpose()?;
+        let way_out = WayOut::open(&config, &identity, &journal, &mut doors)?;
+        let asked = journal.metrics.authorizations();
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, asked, &mut doors)?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
         begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
@@ -161,8 +176,11 @@ impl Server {
             cold: config.cold,
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
+            leaving: Arc::default(),
+            suspects: Suspects::new(config.queue.wait_max),
             cut: to_cut,
         });
+        let prober = config.readiness.clone().map(admin::Prober::new);
         Ok(Server {
             config,
             exchange,
@@ -176,6 +194,8 @@ impl Server {
             healthz,
             way_out,
             counter,
+            ports: doors,
+            prober,
             cut,
         })
     }
@@ -197,9 +217,10 @@ impl Server {
             let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
+            let knative = self.knative();
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = App::new(self.exchange.clone(), &self.config);
+                let app = App::new(self.exchange.clone(), &self.config, knative.clone());
                 apps.push(app.clone());
                 let seat = Seat {
                     number,
@@ -220,15 +241,21 @@ impl Server {
                 })?;
             }
             drop((alive, seated));
-            let (end_worker, worker_ended) = self.staff(running)?;
+            let (end_worker, worker_ended, mut windows) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
-            drop(self.listener);
+            drop((self.listener, self.admin));
             let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
-            let timeout = self.config.drain.timeout;
-            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
-            let deadline = drain.when_told(&mut stop).await;
+            let config = &self.config.drain;
+            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, config, all_gone };
+            let succeeded = async {
+                let timeout = self.ports.succeeded().await;
+                // What is asked there must be answered by whoever answers from now on.
+                windows.abort_all();
+                timeout
+            };
+            let deadline = drain.when_told(&mut stop, succeeded).await;
             if let Some(counter) = counter {
                 counter.drain(deadline.saturating_duration_since(Instant::now())).await;
             }
@@ -243,15 +270,22 @@ impl Server {
         })
     }
 
-    /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
-    /// told to end by the first half of what is returned and has ended when the second half resolves.
-    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+    /// What a Knative pod expects, where this is one.
+    fn knative(&self) -> Option<Arc<Knative>> {
+        let knative = self.config.knative.as_ref().filter(|knative| knative.probes);
+        knative.map(|_| Arc::new(Knative::new(self.exchange.leaving.clone(), self.prober.clone())))
+    }
+
+    /// Starts what runs beside the callers: the windows for operators, certificate rotation, and the worker's keeper, which
+    /// is told to end by the first thing that is returned and has ended when the second resolves.
+    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, JoinHandle<()>, Windows), Error> {
+        let mut windows = Windows::new();
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
-        tokio::spawn(admin::serve(admin, Arc::new(office)));
+        windows.spawn(admin::serve(admin, Arc::new(office.asking(self.prober.clone()))));
         if let Some(healthz) = self.healthz.take() {
             let identity = self.identity.clone().filter(|_| self.config.tls.any());
-            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+            windows.spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
         }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
@@ -270,7 +304,7 @@ impl Server {
         self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
-        Ok((end, tokio::spawn(keeper)))
+        Ok((end, tokio::spawn(keeper), windows))
     }
 }
 

@@ -67,11 +67,14 @@ impl Config {
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
             "audit": self.audit.as_ref().map(|audit| audit.dump()),
-            "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "drain": self.drain.dump(),
             "probes": self.probes.dump(),
             "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
             "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
+            "readiness": self.readiness.as_ref().map(|readiness| readiness.dump()),
+            "knative": self.knative.as_ref().map(|knative| knative.dump()),
+            "upgrade": self.upgrade.as_ref().map(|upgrade| upgrade.dump()),
         })
     }
 }

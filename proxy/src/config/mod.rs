@@ -13,12 +13,14 @@ mod device;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
+mod leaving;
 pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
 pub mod rate_limits;
 mod raw;
+mod readiness;
 pub mod served;
 mod sleep;
 mod tls;
@@ -32,6 +34,9 @@ pub use worker::Waking;
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use cold::Cold;
 pub use device::Device;
+pub use leaving::{Drain, Upgrade};
+pub use readiness::{Knative, Readiness};
+
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
 
@@ -74,6 +79,12 @@ pub struct Config {
     pub outbound: Option<outbound::Outbound>,
     /// `None`: no gateway is answered.
     pub served: Option<served::Served>,
+    /// `None`: whoever is here is ready.
+    pub readiness: Option<Readiness>,
+    /// `None`: this is no Knative pod.
+    pub knative: Option<Knative>,
+    /// `None`: nobody takes over.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Who answers.
@@ -136,12 +147,6 @@ pub struct Limits {
     pub connection_age_max: Option<Duration>,
     /// What still runs on a connection this long after it was asked to go is cut. `None`: it may end by itself.
     pub connection_age_grace: Option<Duration>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Drain {
-    /// What still runs this long after SIGTERM is cut.
-    pub timeout: Duration,
 }
 
 /// Why a file is no configuration.

@@ -9,14 +9,16 @@ use super::cold::RawCold;
 use super::device::RawDevice;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
+use super::leaving::{RawDrain, RawUpgrade};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
 use super::rate_limits::RawRateLimits;
+use super::readiness::{RawKnative, RawReadiness};
 use super::served::RawServed;
 use super::tls::RawTls;
 use super::worker::RawWorker;
-use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue};
+use super::{Behind, Config, Destination, Forward, Limits, Method, Queue};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -60,6 +62,9 @@ pub struct Raw {
     healthz: Option<String>,
     outbound: Option<RawOutbound>,
     ext_authz_server: Option<RawServed>,
+    readiness: Option<RawReadiness>,
+    knative: Option<RawKnative>,
+    upgrade: Option<RawUpgrade>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,12 +89,6 @@ struct RawLimits {
     idle_timeout: Option<Quantity>,
     connection_age_max: Option<Quantity>,
     connection_age_grace: Option<Quantity>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDrain {
-    timeout: Option<Quantity>,
 }
 
 /// What is wrong, each with its path in the file.
@@ -180,6 +179,7 @@ impl Raw {
         let kubernetes = self.kubernetes.validate(base, p);
         let queue = self.queue.validate(p);
         let activator = self.activator.map(|activator| activator.validate(base, &kubernetes, &queue, p));
+        let behind = behind(self.worker, self.forward, activator, base, p);
         let config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
@@ -192,18 +192,21 @@ impl Raw {
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             device: self.device.map(|device| device.validate(base, p)),
             kubernetes: kubernetes.clone(),
-            behind: behind(self.worker, self.forward, activator, base, p),
+            readiness: self.readiness.and_then(|readiness| readiness.validate(&behind, p)),
+            behind,
             queue,
             limits: self.limits.validate(p),
             cold: self.cold.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
             audit: self.audit.map(|audit| audit.validate(base, p)),
-            drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            drain: self.drain.validate(p),
             probes: self.probes.validate(p),
             healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
             served: self.ext_authz_server.map(|served| served.validate(p)),
+            knative: self.knative.map(|knative| knative.validate(p)),
+            upgrade: self.upgrade.map(|upgrade| upgrade.validate(base, p)),
         };
         contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }

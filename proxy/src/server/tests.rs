@@ -244,7 +244,7 @@ fn is_a_request_tried_again_when_its_worker_goes() {
     let sidecar = plain(vec![gone()]);
     let answer = sidecar.post("hi");
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
-    assert_eq!(sidecar.labelled("worker_gone")["tries"], 3);
+    assert_eq!(sidecar.labelled("worker_gone")["tries"], 6);
     assert_eq!(sidecar.exchange.admission.snapshot().running, 0);
 }
 
@@ -358,6 +358,7 @@ mod cold;
 mod custom;
 mod forward;
 mod h2c;
+mod leaving;
 mod limited;
 mod tls;
 mod way_out;
