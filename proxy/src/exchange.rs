@@ -5,10 +5,13 @@
 //! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
+mod class;
 mod floor;
 mod limiter;
 mod rights;
+mod timeouts;
 
+pub use class::Classes;
 pub use floor::explain;
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
@@ -17,7 +20,7 @@ use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
 use crate::auth::request::{self, Authenticated};
 use crate::auth::revocations::Revocations;
-use crate::config::{Forward, Limits, Xfcc};
+use crate::config::{Forward, Limits, Timeouts, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
@@ -27,7 +30,7 @@ use crate::message::Head;
 use crate::policy::{InForce, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
-use floor::{Floor, Voice};
+use floor::{Deadlines, Floor, Voice};
 use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,8 @@ pub struct Exchange {
     pub ports: Vec<u16>,
     pub known: Arc<Known>,
     pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub classes: Classes,
     pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
     /// True when the drain is over and whatever still runs must end.
@@ -106,19 +111,20 @@ struct Permitted {
     /// What policies and external authorizers change in the head, for the request that is sent on; the head has it
     /// already.
     edits: Vec<forward::Edit>,
+    ticket: Ticket,
     _authorized: Option<Authorized>,
 }
 
 /// Which was read and understood.
 struct Understood {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
 }
 
 /// Whose turn it is; without a permit where no worker is needed.
 struct Admitted {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
     permit: Option<Permit>,
 }
 
@@ -134,6 +140,7 @@ impl Exchange {
     pub async fn serve(&self, caller: Downstream<'_>) -> Outcome {
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
+        floor.deadlines = Deadlines::start(self.timeouts);
         let told = match deadline {
             Some(limit) => match tokio::time::timeout(limit, self.stages(&mut floor)).await {
                 Ok(told) => told,
@@ -215,6 +222,8 @@ impl Exchange {
         if let Some(caller) = &mut caller {
             floor.knows(caller);
         }
+        let principal = token.as_ref().and_then(Authenticated::principal);
+        strips.extend(self.must_be_trusted(&mut routed.head, caller.as_ref(), principal, floor));
         Ok(Identified { routed, caller, strips, token, in_force })
     }
 
@@ -243,19 +252,20 @@ impl Exchange {
         }
         let principal = token.as_ref().and_then(Authenticated::principal);
         floor.limit(&self.limiter, authorized.as_ref(), principal, &routed).await?;
-        Ok(Permitted { routed, strips, token, edits, _authorized: authorized })
+        let ticket = self.ticket(authorized.as_ref(), principal, &routed, floor);
+        Ok(Permitted { routed, strips, token, edits, ticket, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is `forward`.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
-        let Permitted { routed, strips, token, edits: changes, .. } = permitted;
+        let Permitted { routed, strips, token, edits: changes, ticket, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
         let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if bytes > self.limits.body_bytes_max {
             return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
         }
         floor.charge_unread(&routed.head, bytes).await?;
-        let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
+        let permit = self.permit(ticket, floor).await?;
         floor.record.tries = 1;
         let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
         edits.extend(forward::edits_of(&strips, &routed.head));
@@ -266,7 +276,11 @@ impl Exchange {
         Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
     }
 
-    async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
+    async fn parse(
+        &self,
+        Permitted { routed, ticket, .. }: Permitted,
+        floor: &mut Floor<'_>,
+    ) -> Result<Understood, Error> {
         let body = floor.body().await?;
         let bytes = body.len();
         let facts = self.facts();
@@ -279,20 +293,24 @@ impl Exchange {
             floor.record.model = Some(model);
         }
         floor.charge(&parsed.ask, bytes).await?;
-        Ok(Understood { ask: parsed.ask, bytes })
+        let ticket = Ticket { bytes, cost: self.classes.cost(&parsed.ask, bytes), ..ticket };
+        Ok(Understood { ask: parsed.ask, ticket })
     }
 
-    async fn admit(&self, Understood { ask, bytes }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
+    async fn admit(&self, Understood { ask, ticket }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
         let needs_worker = match ask {
             Ask::About { wake } => wake && !self.known.has_met(),
             _ => true,
         };
-        let permit = if needs_worker { Some(self.permit(Ticket { bytes, place: None }, floor).await?) } else { None };
-        Ok(Admitted { ask, bytes, permit })
+        let permit = if needs_worker { Some(self.permit(ticket, floor).await?) } else { None };
+        Ok(Admitted { ask, ticket, permit })
     }
 
     async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
+        floor.deadlines.recalled();
         let permit = floor.unless_over(self.admission.admit(ticket)).await?;
+        floor.deadlines.dispatched();
+        floor.record.band = permit.place().class.band;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
         Ok(permit)
@@ -300,7 +318,7 @@ impl Exchange {
 
     /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
     async fn send(&self, admitted: Admitted, worker: &Arc<dyn Worker>, floor: &mut Floor<'_>) -> Result<Sent, Error> {
-        let Admitted { ask, bytes, mut permit } = admitted;
+        let Admitted { ask, ticket, mut permit } = admitted;
         loop {
             floor.record.tries += 1;
             let mut events = self.ask(&ask, worker, permit.as_ref());
@@ -320,7 +338,7 @@ impl Exchange {
                 Error::WorkerGone => self.admission.lost(generation),
                 _ => floor.unless_over(tokio::time::sleep(PAUSE).map(Ok)).await?,
             }
-            permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
+            permit = Some(self.permit(Ticket { place, ..ticket }, floor).await?);
         }
     }
 
@@ -337,10 +355,11 @@ impl Exchange {
 
     /// What the sidecar knows itself, the worker asked first if there is a permit for it.
     fn about(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) -> Events {
-        let (known, worker, ready) = (self.known.clone(), worker.clone(), self.ready());
+        let (known, ready) = (self.known.clone(), self.ready());
+        let learning = generation.map(|generation| self.learning(worker, generation));
         let facts = async move {
-            if let Some(generation) = generation {
-                known.learn(worker.as_ref(), generation).await?;
+            if let Some(learning) = learning {
+                learning.await?;
             }
             Ok(Event::Facts(known.facts(ready)))
         };
@@ -350,10 +369,10 @@ impl Exchange {
 
     /// The first request of each new worker has it asked, beside the request, what its models are.
     fn meet(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) {
-        if generation.is_some_and(|generation| self.known.is_news(generation)) {
-            let (known, worker, generation) = (self.known.clone(), worker.clone(), generation.unwrap_or_default());
+        if let Some(generation) = generation.filter(|generation| self.known.is_news(*generation)) {
+            let learning = self.learning(worker, generation);
             tokio::spawn(async move {
-                if let Err(error) = known.learn(worker.as_ref(), generation).await {
+                if let Err(error) = learning.await {
                     tracing::warn!(%error, "the worker did not say what its models are");
                 }
             });

@@ -182,7 +182,7 @@ impl Handover {
         if self.permit.is_some() {
             return Ok(());
         }
-        match self.admission.admit(Ticket { bytes: 0, place: self.place }).await {
+        match self.admission.admit(Ticket { place: self.place, ..Ticket::default() }).await {
             Ok(permit) => {
                 self.record.tries += 1;
                 self.record.waited(permit.waited);

@@ -19,7 +19,7 @@ use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{self, Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter};
+use crate::exchange::{Answers, Classes, Exchange, Limiter};
 use crate::ext_authz::client::Authorizers;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
@@ -147,6 +147,8 @@ impl Server {
             ports,
             known: Arc::new(Known::new(models, unix_now().as_secs())),
             limits: config.limits.clone(),
+            timeouts: config.timeouts,
+            classes: Classes::new(&config.queue),
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             cut: to_cut,
@@ -330,7 +332,11 @@ fn admission_limits(config: &Config) -> admission::Limits {
     };
     admission::Limits {
         concurrency,
-        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        queue: QueueLimits {
+            requests_max: config.queue.requests_max,
+            bytes_max: config.queue.bytes_max,
+            bands: config.queue.fairness.bands().len(),
+        },
         wait_max: config.queue.wait_max,
         idle_timeout,
     }

@@ -12,9 +12,11 @@ pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod queue;
 pub mod rate_limits;
 mod raw;
 pub mod served;
+mod timeouts;
 mod tls;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
@@ -23,6 +25,8 @@ pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, Trust
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
+pub use queue::{Cost, Fairness, Priority, Queue};
+pub use timeouts::Timeouts;
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;
@@ -43,6 +47,7 @@ pub struct Config {
     pub xfcc: Xfcc,
     pub behind: Behind,
     pub queue: Queue,
+    pub timeouts: Timeouts,
     pub limits: Limits,
     pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
@@ -80,13 +85,6 @@ pub struct Worker {
     pub idle_timeout: Option<Duration>,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
-    pub requests_max: usize,
-    pub bytes_max: usize,
-    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -8,10 +8,12 @@ use super::kubernetes::RawKubernetes;
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::queue::RawQueue;
 use super::rate_limits::RawRateLimits;
 use super::served::RawServed;
+use super::timeouts::RawTimeouts;
 use super::tls::RawTls;
-use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue, Worker};
+use super::{Behind, Config, Cost, Destination, Drain, Forward, Limits, Method, Worker};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ pub struct Raw {
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
+    timeouts: RawTimeouts,
+    #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
     rate_limits: RawRateLimits,
@@ -61,14 +65,6 @@ struct RawWorker {
     concurrency: Option<usize>,
     idle_timeout: Option<Quantity>,
     start_timeout: Option<Quantity>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQueue {
-    requests_max: Option<usize>,
-    bytes_max: Option<Quantity>,
-    wait_max: Option<Quantity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -191,6 +187,7 @@ impl Raw {
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
+            timeouts: self.timeouts.validate(p),
             limits: self.limits.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
@@ -222,6 +219,9 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");
+    }
+    if matches!(config.behind, Behind::Forward(_)) && config.queue.cost == Cost::Tokens {
+        p.add("queue.cost", "a foreign server's requests are not read, so their tokens are unknown here; use requests");
     }
     if config.queue.bytes_max < config.limits.body_bytes_max {
         p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
@@ -277,17 +277,6 @@ impl RawWorker {
             idle_timeout: p.optional("worker.idle_timeout", &self.idle_timeout, idle),
             start_timeout: p.duration("worker.start_timeout", &self.start_timeout, MINUTE),
             command: self.command,
-        }
-    }
-}
-
-impl RawQueue {
-    fn validate(self, p: &mut Problems) -> Queue {
-        Queue {
-            requests_max: p.count("queue.requests_max", self.requests_max, 1000),
-            bytes_max: p.size("queue.bytes_max", &self.bytes_max, 64 * MIB),
-            // Longer than any cold start of a large model, shorter than most callers' patience.
-            wait_max: p.duration("queue.wait_max", &self.wait_max, 5 * MINUTE),
         }
     }
 }

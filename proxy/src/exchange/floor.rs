@@ -1,7 +1,11 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod deadlines;
 mod limit;
+
+pub use deadlines::Deadlines;
+pub(in crate::exchange) use limit::caller;
 
 use super::{Meter, Rights, limiter};
 use crate::accept::Busy;
@@ -39,6 +43,8 @@ pub struct Floor<'a> {
     voice: Voice,
     rights: Rights,
     cut: watch::Receiver<bool>,
+    /// How long it may take.
+    pub deadlines: Deadlines,
     /// What it costs its caller.
     pub meter: Meter,
     pub record: Record,
@@ -62,6 +68,7 @@ impl<'a> Floor<'a> {
             voice: Voice::Neutral,
             rights: Rights::default(),
             cut,
+            deadlines: Deadlines::default(),
             meter: Meter::default(),
             record,
         }
@@ -171,6 +178,7 @@ impl<'a> Floor<'a> {
             () = cut => Err(Error::Draining),
             () = busy.overstayed() => Err(Error::Draining),
             ended = self.rights.ended() => Err(ended),
+            overdue = self.deadlines.overdue() => Err(overdue),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
         }
@@ -204,6 +212,7 @@ impl<'a> Floor<'a> {
             }
         }
         self.caller.send(parts, &self.record.request_id).await?;
+        self.deadlines.wrote();
         self.record.sent(bytes);
         if let Some(status) = status {
             self.record.status = status;
