@@ -52,6 +52,12 @@ pub struct Authorized {
 }
 
 impl Authorized {
+    fn new(pipeline: &Pipeline, allowed: Allowed) -> Authorized {
+        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
+        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
+        Authorized { allowed, edits }
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.allowed.identity
     }
@@ -79,6 +85,16 @@ impl Caller {
     /// It showed a credential, which is not for whoever stands behind us.
     pub fn consumes(&self) -> bool {
         self.identified.consumes
+    }
+
+    /// Whether it may ask, where to be known is all that is asked of it: then nobody has to wait for an answer. Else it is
+    /// given back, for [`Authenticator::authorize`].
+    pub fn settle(self) -> Result<Authorized, Box<Caller>> {
+        let Caller { pipeline, identified, credential } = self;
+        match pipeline.settle(identified) {
+            Ok(allowed) => Ok(Authorized::new(&pipeline, allowed)),
+            Err(identified) => Err(Box::new(Caller { pipeline, identified: *identified, credential })),
+        }
     }
 
     /// To end what runs, should its rights be revoked.
@@ -197,9 +213,7 @@ impl Authenticator {
     pub async fn authorize(&self, caller: Caller, now_unix: u64) -> Result<Authorized, Box<Refusal>> {
         let Caller { pipeline, identified, .. } = caller;
         let allowed = pipeline.authorize(identified, now_unix).await?;
-        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
-        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
-        Ok(Authorized { allowed, edits })
+        Ok(Authorized::new(&pipeline, allowed))
     }
 
     /// What is remembered of others' answers, and by what.

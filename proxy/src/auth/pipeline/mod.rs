@@ -149,6 +149,15 @@ impl Pipeline {
         }
     }
 
+    /// The other phases, where there is nothing for them to do; else the caller is given back, for
+    /// [`Pipeline::authorize`].
+    pub fn settle(&self, identified: Identified) -> Result<Allowed, Box<Identified>> {
+        match identified.root.is_none() || identified.skipped {
+            true => Ok(self.allowed(identified.identity, identified.audit)),
+            false => Err(Box::new(identified)),
+        }
+    }
+
     /// The other phases.
     pub async fn authorize(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let work = self.decide(identified, now_unix);
