@@ -5,6 +5,7 @@
 //! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
+mod asking;
 mod class;
 mod floor;
 mod limiter;
@@ -12,7 +13,7 @@ mod rights;
 mod timeouts;
 
 pub use class::Classes;
-pub use floor::explain;
+pub use floor::{Deadlines, explain};
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
 
@@ -30,7 +31,7 @@ use crate::message::Head;
 use crate::policy::{InForce, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
-use floor::{Deadlines, Floor, Voice};
+use floor::{Floor, Voice};
 use futures_util::{FutureExt, StreamExt};
 use std::pin::pin;
 use std::sync::Arc;
@@ -280,7 +281,8 @@ impl Exchange {
         edits.extend(changes);
         let dialect = routed.asked.map(|(dialect, _)| dialect);
         let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
-        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
+        let deadlines = std::mem::take(&mut floor.deadlines);
+        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter, deadlines })
     }
 
     async fn parse(
@@ -346,43 +348,6 @@ impl Exchange {
                 _ => floor.unless_over(pin!(tokio::time::sleep(PAUSE).map(Ok))).await?,
             }
             permit = Some(self.permit(Ticket { place, ..ticket }, floor).await?);
-        }
-    }
-
-    fn ask(&self, ask: &Ask, worker: &Arc<dyn Worker>, permit: Option<&Permit>) -> Events {
-        let generation = permit.map(Permit::generation);
-        match ask {
-            Ask::About { .. } => self.about(worker, generation),
-            ask => {
-                self.meet(worker, generation);
-                worker.ask(ask.clone())
-            }
-        }
-    }
-
-    /// What the sidecar knows itself, the worker asked first if there is a permit for it.
-    fn about(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) -> Events {
-        let (known, ready) = (self.known.clone(), self.ready());
-        let learning = generation.map(|generation| self.learning(worker, generation));
-        let facts = async move {
-            if let Some(learning) = learning {
-                learning.await?;
-            }
-            Ok(Event::Facts(known.facts(ready)))
-        };
-        let done = futures_util::future::ready(Ok(Event::Done));
-        Box::pin(futures_util::stream::once(facts).chain(futures_util::stream::once(done)))
-    }
-
-    /// The first request of each new worker has it asked, beside the request, what its models are.
-    fn meet(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) {
-        if let Some(generation) = generation.filter(|generation| self.known.is_news(*generation)) {
-            let learning = self.learning(worker, generation);
-            tokio::spawn(async move {
-                if let Err(error) = learning.await {
-                    tracing::warn!(%error, "the worker did not say what its models are");
-                }
-            });
         }
     }
 

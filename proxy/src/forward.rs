@@ -24,7 +24,7 @@ use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{Meter, Rights, TRIES, explain};
+use crate::exchange::{Deadlines, Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
@@ -78,6 +78,8 @@ pub struct Handover {
     upstream: Upstream,
     h2c: bool,
     timeouts: Timeouts,
+    /// The operator's clocks of the whole request.
+    pub deadlines: Deadlines,
     edits: Vec<Edit>,
     gauge: Gauge,
     /// When a stream's last event was said by us.
@@ -103,11 +105,12 @@ pub struct Passage {
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
     pub meter: Meter,
+    pub deadlines: Deadlines,
 }
 
 impl Handover {
     pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
+        let Passage { permit, admission, head, dialect, upstream, edits, meter, deadlines } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -122,6 +125,7 @@ impl Handover {
             upstream,
             h2c,
             timeouts,
+            deadlines,
             edits,
             gauge: Gauge::new(meter),
             said_at: None,
@@ -140,6 +144,7 @@ impl Handover {
         let again = self.record.tries < TRIES;
         if again && let Some(permit) = self.permit.take() {
             self.place = Some(permit.place());
+            self.deadlines.recalled();
             let generation = permit.generation();
             drop(permit);
             self.admission.lost(generation);
@@ -154,6 +159,7 @@ impl Handover {
         }
         match self.admission.admit(Ticket { place: self.place, ..Ticket::default() }).await {
             Ok(permit) => {
+                self.deadlines.dispatched();
                 self.record.tries += 1;
                 self.record.waited(permit.waited);
                 self.record.generation = permit.generation();
@@ -170,6 +176,10 @@ impl Handover {
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.deadlines.wrote();
+            if self.record.status == 101 {
+                self.deadlines.upgraded();
+            }
             self.gauge.begins(self.record.status, &response.headers);
             for (name, value) in &self.gauge.headers() {
                 let _ = response.insert_header(name, value);
@@ -185,6 +195,7 @@ impl Handover {
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
     pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
         self.rights.must_last()?;
+        self.deadlines.must_last()?;
         if self.busy.facts().is_over() {
             return Err(Error::Draining);
         }
@@ -194,6 +205,7 @@ impl Handover {
             return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
+        self.deadlines.wrote();
         self.record.sent(bytes.len());
         let told = self.gauge.piece(bytes);
         self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
@@ -226,6 +238,9 @@ impl Handover {
     /// A piece of the request passes, unless it is too much.
     pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
+        if self.upgraded {
+            self.deadlines.wrote();
+        }
         if self.record.request_bytes > bytes_max && !self.upgraded {
             return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }

@@ -15,17 +15,14 @@ use crate::auth::{Authorized, Caller};
 use crate::config::rate_limits::Source;
 use crate::config::{Cost, Queue};
 use crate::dialects::Ask;
-use crate::error::Error;
 use crate::forward::BYTES_PER_TOKEN;
 use crate::message::Head;
 use crate::policy::RequestPrincipal;
 use crate::tls::identity::SpiffeId;
-use crate::worker::Worker;
 use http::HeaderName;
 use outrider_protos::worker::v1::GenerateRequest;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::time::Duration;
 
 static FAIRNESS_IDS: [HeaderName; 2] = [
@@ -176,23 +173,6 @@ impl Exchange {
         let is_anonymous = identity.method == anonymous::NAME && token.is_none();
         let peer = floor.busy().facts().peer.spiffe.as_ref();
         self.classes.ticket(&caller(identity, token, &routed.head), peer, is_anonymous)
-    }
-
-    /// Asks a worker what its models are; what they hold is what may run at once.
-    pub(super) fn learning(
-        &self,
-        worker: &Arc<dyn Worker>,
-        generation: u64,
-    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let (known, worker, admission) = (self.known.clone(), worker.clone(), self.admission.clone());
-        let counts_tokens = self.classes.counts_tokens();
-        async move {
-            known.learn(worker.as_ref(), generation).await?;
-            if counts_tokens {
-                admission.holds(known.kv_capacity_tokens());
-            }
-            Ok(())
-        }
     }
 }
 

@@ -200,6 +200,7 @@ impl<'a> Floor<'a> {
         if *self.cut.borrow() || self.caller.facts().is_over() {
             return Err(Error::Draining);
         }
+        self.deadlines.must_last()?;
         self.rights.must_last()
     }
 

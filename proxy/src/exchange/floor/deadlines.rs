@@ -50,6 +50,22 @@ impl Deadlines {
         }
     }
 
+    /// A connection of bytes from now on: only silence ends it.
+    pub fn upgraded(&mut self) {
+        if let Some(running) = &mut self.0 {
+            running.clocks.upgraded();
+        }
+    }
+
+    /// Looks once.
+    pub fn must_last(&self) -> Result<(), Error> {
+        let Some(running) = &self.0 else { return Ok(()) };
+        match running.clocks.due() {
+            Some((at, clock)) if at <= running.now() => Err(running.clocks.error(clock)),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until a clock runs out, and says which.
     pub async fn overdue(&self) -> Error {
         let Some(running) = &self.0 else { return std::future::pending().await };

@@ -128,3 +128,34 @@ fn whose_word_of_its_priority_is_taken() {
         assert_eq!(snapshot(&sidecar).depths[..2], depths, "{trusted}");
     }
 }
+
+#[test]
+fn which_clock_ends_what_a_foreign_server_answers() {
+    let clocks = "timeouts: {first_byte: 150ms, idle: 150ms}";
+    let silent = forward::foreign(Some(""));
+    let sidecar = forward::behind(&format!("{{to: '{}'}}", silent.address), clocks);
+    let answer = sidecar.post("hi");
+    assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("refused-by: worker"), "{answer}");
+    sidecar.labelled("first_byte_timeout");
+
+    let slow = forward::foreign(Some("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n"));
+    let sidecar = forward::behind(&format!("{{to: '{}'}}", slow.address), clocks);
+    let answer = sidecar.post("hi");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hi"), "{answer}");
+    assert!(!answer.contains("0\r\n\r\n"), "never as if it were complete: {answer}");
+    sidecar.labelled("idle_timeout");
+    wait_for(|| snapshot(&sidecar).running == 0);
+}
+
+#[test]
+fn does_a_server_behind_hear_only_whom_we_trust_of_turns() {
+    for (trusted, heard) in [("", false), ("queue: {fairness: {trusted: ['*']}}", true)] {
+        let foreign = forward::foreign(Some(forward::OK));
+        let sidecar = forward::behind(&format!("{{to: '{}'}}", foreign.address), trusted);
+        let says = "x-gateway-inference-fairness-id: ada\r\nx-llm-d-inference-objective: chat\r\nconnection: close\r\n";
+        assert!(sidecar.call(&post("hi", says)).starts_with("HTTP/1.1 200"));
+        let sent = foreign.heard();
+        assert_eq!(sent.contains("inference-fairness-id: ada"), heard, "{sent}");
+        assert_eq!(sent.contains("inference-objective: chat"), heard, "{sent}");
+    }
+}
