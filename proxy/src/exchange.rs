@@ -5,14 +5,18 @@
 //! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
+mod asking;
+mod class;
 mod cold;
 mod floor;
 mod limiter;
 mod onward;
 mod rights;
 mod suspects;
+mod timeouts;
 
-pub use floor::explain;
+pub use class::Classes;
+pub use floor::{Deadlines, explain};
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
 pub use suspects::Suspects;
@@ -22,7 +26,7 @@ use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
 use crate::auth::request::{self, Authenticated};
 use crate::auth::revocations::Revocations;
-use crate::config::{Cold, Forward, Limits, Xfcc};
+use crate::config::{Cold, Forward, Limits, Timeouts, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
@@ -57,6 +61,8 @@ pub struct Exchange {
     pub known: Arc<Known>,
     pub limits: Limits,
     pub cold: Cold,
+    pub timeouts: Timeouts,
+    pub classes: Classes,
     pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
     pub leaving: Arc<Leaving>,
@@ -112,19 +118,20 @@ struct Permitted {
     token: Option<Authenticated>,
     /// What policies and external authorizers changed in the head, where it is to outlast what we say of the caller.
     edits: Vec<forward::Edit>,
+    ticket: Ticket,
     _authorized: Option<Authorized>,
 }
 
 /// Which was read and understood.
 struct Understood {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
 }
 
 /// Whose turn it is; without a permit where no worker is needed.
 struct Admitted {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
     permit: Option<Permit>,
 }
 
@@ -141,6 +148,7 @@ impl Exchange {
         self.leaving.arrived();
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
+        floor.deadlines = Deadlines::start(self.timeouts);
         let told = {
             let stages = pin!(self.stages(&mut floor));
             match deadline {
@@ -227,6 +235,8 @@ impl Exchange {
         if let Some(caller) = &mut caller {
             floor.knows(caller);
         }
+        let principal = token.as_ref().and_then(Authenticated::principal);
+        strips.extend(self.must_be_trusted(&mut routed.head, caller.as_ref(), principal, floor));
         Ok(Identified { routed, caller, strips, token, in_force })
     }
 
@@ -259,7 +269,8 @@ impl Exchange {
         }
         let principal = token.as_ref().and_then(Authenticated::principal);
         floor.limit(&self.limiter, authorized.as_ref(), principal, &routed).await?;
-        Ok(Permitted { routed, strips, token, edits, _authorized: authorized })
+        let ticket = self.ticket(authorized.as_ref(), principal, &routed, floor);
+        Ok(Permitted { routed, strips, token, edits, ticket, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is `forward`.
@@ -267,12 +278,16 @@ impl Exchange {
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
         let bytes = self.length(&permitted.routed.head)?;
         floor.charge_unread(&permitted.routed.head, bytes).await?;
-        let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
+        let permit = self.permit(permitted.ticket, floor).await?;
         floor.record.tries = 1;
         Ok(self.passage(permitted, (permit, self.admission.clone(), upstream), floor))
     }
 
-    async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
+    async fn parse(
+        &self,
+        Permitted { routed, ticket, .. }: Permitted,
+        floor: &mut Floor<'_>,
+    ) -> Result<Understood, Error> {
         cold::must_be_answered_now(&routed.head)?;
         let body = floor.body().await?;
         let bytes = body.len();
@@ -286,23 +301,27 @@ impl Exchange {
             floor.record.model = Some(model);
         }
         floor.charge(&parsed.ask, bytes).await?;
-        Ok(Understood { ask: parsed.ask, bytes })
+        let ticket = Ticket { bytes, cost: self.classes.cost(&parsed.ask, bytes), ..ticket };
+        Ok(Understood { ask: parsed.ask, ticket })
     }
 
-    async fn admit(&self, Understood { ask, bytes }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
+    async fn admit(&self, Understood { ask, ticket }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
         let needs_worker = match ask {
             Ask::About { wake } => wake && !self.known.has_met(),
             _ => true,
         };
-        let permit = if needs_worker { Some(self.permit(Ticket { bytes, place: None }, floor).await?) } else { None };
-        Ok(Admitted { ask, bytes, permit })
+        let permit = if needs_worker { Some(self.permit(ticket, floor).await?) } else { None };
+        Ok(Admitted { ask, ticket, permit })
     }
 
     async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
         if ticket.place.is_none() {
             self.must_have_room(floor)?;
         }
+        floor.deadlines.recalled();
         let permit = self.held(ticket, floor).await?;
+        floor.deadlines.dispatched();
+        floor.record.band = permit.place().class.band;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
         Ok(permit)
@@ -310,7 +329,7 @@ impl Exchange {
 
     /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
     async fn send(&self, admitted: Admitted, worker: &Arc<dyn Worker>, floor: &mut Floor<'_>) -> Result<Sent, Error> {
-        let Admitted { ask, bytes, mut permit } = admitted;
+        let Admitted { ask, ticket, mut permit } = admitted;
         let mut trial = self.suspects.trial();
         loop {
             floor.record.tries += 1;
@@ -328,43 +347,7 @@ impl Exchange {
             }
             drop((events, held));
             floor.unless_over(pin!(trial.again(&error))).await?;
-            permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
-        }
-    }
-
-    fn ask(&self, ask: &Ask, worker: &Arc<dyn Worker>, permit: Option<&Permit>) -> Events {
-        let generation = permit.map(Permit::generation);
-        match ask {
-            Ask::About { .. } => self.about(worker, generation),
-            ask => {
-                self.meet(worker, generation);
-                worker.ask(ask.clone())
-            }
-        }
-    }
-
-    /// What the sidecar knows itself, the worker asked first if there is a permit for it.
-    fn about(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) -> Events {
-        let (known, worker, ready) = (self.known.clone(), worker.clone(), self.ready());
-        let facts = async move {
-            if let Some(generation) = generation {
-                known.learn(worker.as_ref(), generation).await?;
-            }
-            Ok(Event::Facts(known.facts(ready)))
-        };
-        let done = futures_util::future::ready(Ok(Event::Done));
-        Box::pin(futures_util::stream::once(facts).chain(futures_util::stream::once(done)))
-    }
-
-    /// The first request of each new worker has it asked, beside the request, what its models are.
-    fn meet(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) {
-        if generation.is_some_and(|generation| self.known.is_news(generation)) {
-            let (known, worker, generation) = (self.known.clone(), worker.clone(), generation.unwrap_or_default());
-            tokio::spawn(async move {
-                if let Err(error) = known.learn(worker.as_ref(), generation).await {
-                    tracing::warn!(%error, "the worker did not say what its models are");
-                }
-            });
+            permit = Some(self.permit(Ticket { place, ..ticket }, floor).await?);
         }
     }
 

@@ -27,7 +27,7 @@ use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{Meter, Rights, TRIES, explain};
+use crate::exchange::{Deadlines, Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
@@ -85,6 +85,8 @@ pub struct Handover {
     upstream: Upstream,
     h2c: bool,
     timeouts: Timeouts,
+    /// The operator's clocks of the whole request.
+    pub deadlines: Deadlines,
     edits: Vec<Edit>,
     gauge: Gauge,
     /// When a stream's last event was said by us.
@@ -112,11 +114,12 @@ pub struct Passage {
     pub meter: Meter,
     /// Where one of several pods answers.
     pub trip: Option<Trip>,
+    pub deadlines: Deadlines,
 }
 
 impl Handover {
     pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits, meter, trip } = passage;
+        let Passage { permit, admission, head, dialect, upstream, edits, meter, trip, deadlines } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
@@ -132,6 +135,7 @@ impl Handover {
             upstream,
             h2c,
             timeouts,
+            deadlines,
             edits,
             gauge: Gauge::new(meter),
             said_at: None,
@@ -155,6 +159,7 @@ impl Handover {
         let again = self.record.tries < TRIES;
         if again && let Some(permit) = self.permit.take() {
             self.place = Some(permit.place());
+            self.deadlines.recalled();
             let generation = permit.generation();
             drop(permit);
             self.admission.lost(generation);
@@ -174,8 +179,9 @@ impl Handover {
         if self.permit.is_some() {
             return Ok(());
         }
-        match self.admission.admit(Ticket { bytes: 0, place: self.place }).await {
+        match self.admission.admit(Ticket { place: self.place, ..Ticket::default() }).await {
             Ok(permit) => {
+                self.deadlines.dispatched();
                 self.record.tries += 1;
                 self.record.waited(permit.waited);
                 self.record.generation = permit.generation();
@@ -193,6 +199,10 @@ impl Handover {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
             self.taken_in();
+            self.deadlines.wrote();
+            if self.record.status == 101 {
+                self.deadlines.upgraded();
+            }
             self.gauge.begins(self.record.status, &response.headers);
             for (name, value) in &self.gauge.headers() {
                 let _ = response.insert_header(name, value);
@@ -208,6 +218,7 @@ impl Handover {
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
     pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
         self.rights.must_last()?;
+        self.deadlines.must_last()?;
         if self.busy.facts().is_over() {
             return Err(Error::Draining);
         }
@@ -217,6 +228,7 @@ impl Handover {
             return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
+        self.deadlines.wrote();
         self.record.sent(bytes.len());
         let told = self.gauge.piece(bytes);
         self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
@@ -249,6 +261,9 @@ impl Handover {
     /// A piece of the request passes, unless it is too much.
     pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
+        if self.upgraded {
+            self.deadlines.wrote();
+        }
         if self.record.request_bytes > bytes_max && !self.upgraded {
             return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }

@@ -9,6 +9,7 @@ mod auth;
 mod autoscale;
 mod gateways;
 mod process;
+mod queue;
 mod verdicts;
 mod wake;
 
@@ -23,9 +24,10 @@ use crate::tls::Status;
 use process::Process;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
+use queue::QueueMetrics;
 use verdicts::VerdictMetrics;
 use wake::WakeMetrics;
 
@@ -45,7 +47,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     pub request_seconds: HistogramVec,
     pub first_token_seconds: HistogramVec,
-    pub queue_wait_seconds: Histogram,
+    pub queue: QueueMetrics,
     pub tokens: IntCounterVec,
     pub body_bytes: IntCounterVec,
     pub in_flight: IntGauge,
@@ -61,8 +63,6 @@ pub struct Metrics {
     pub verdicts: VerdictMetrics,
     pub wake: WakeMetrics,
     running: IntGauge,
-    waiting: IntGauge,
-    waiting_bytes: IntGauge,
     draining: IntGauge,
     worker_state: IntGaugeVec,
     worker_starts: IntCounter,
@@ -247,7 +247,6 @@ impl Default for Metrics {
 impl Metrics {
     pub fn new() -> Self {
         let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
-        let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
                 "outrider_requests_total",
@@ -266,7 +265,7 @@ impl Metrics {
                 asked,
                 FIRST_TOKEN_BUCKETS,
             ),
-            queue_wait_seconds: l.add(Histogram::with_opts(wait.buckets(WAIT_BUCKETS.to_vec()))),
+            queue: QueueMetrics::new(&l),
             tokens: l.counters("outrider_tokens_total", "LLM tokens, `input` and `output`.", &["type"]),
             body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
             in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
@@ -290,8 +289,6 @@ impl Metrics {
             verdicts: VerdictMetrics::new(&l),
             wake: WakeMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
-            waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
-            waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
             worker_state: l.gauges("outrider_worker_state", "1 for the worker's state, 0 for others.", &["state"]),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
@@ -345,8 +342,7 @@ impl Metrics {
     /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
     pub fn expose(&self, snapshot: &Snapshot) -> String {
         self.running.set(snapshot.running as i64);
-        self.waiting.set(snapshot.waiting as i64);
-        self.waiting_bytes.set(snapshot.waiting_bytes as i64);
+        self.queue.tell(snapshot);
         self.draining.set(i64::from(snapshot.draining));
         for state in WORKER_STATES {
             self.worker_state.with_label_values(&[state]).set(i64::from(*state == snapshot.worker));
@@ -413,7 +409,8 @@ mod tests {
             std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
         metrics.verdicts.tell(&[("token_review", memory)]);
         metrics.wake.tell(&[("loading", 1.5)]);
-        let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
+        metrics.queue.waited(0, std::time::Duration::from_millis(5));
+        let snapshot = Snapshot { worker: "awake", starts: 3, bands: 1, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);
         let families: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();

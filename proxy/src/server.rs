@@ -23,7 +23,7 @@ use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter, Suspects};
+use crate::exchange::{Answers, Classes, Exchange, Limiter, Suspects};
 use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
@@ -174,6 +174,8 @@ impl Server {
             known: Arc::new(known(&config)),
             limits: config.limits.clone(),
             cold: config.cold,
+            timeouts: config.timeouts,
+            classes: Classes::new(&config.queue),
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             leaving: Arc::default(),
@@ -385,7 +387,11 @@ fn admission_limits(config: &Config) -> admission::Limits {
     };
     admission::Limits {
         concurrency,
-        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        queue: QueueLimits {
+            requests_max: config.queue.requests_max,
+            bytes_max: config.queue.bytes_max,
+            bands: config.queue.fairness.bands().len(),
+        },
         wait_max: config.queue.wait_max,
         idle_timeout,
     }

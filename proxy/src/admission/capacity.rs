@@ -1,16 +1,12 @@
 //! Admission in front of what grows and shrinks: how many may run changes, and may become nobody.
 
-use super::{Admission, State, deliver};
+use super::{Admission, State};
 use std::sync::Arc;
 
 impl Admission {
     /// From now on so many may run at once; those beyond it may finish.
     pub fn resize(self: &Arc<Self>, limit: usize) {
-        let mut gate = self.lock();
-        gate.breaker.resize(limit);
-        let grants = gate.grant(self);
-        drop(gate);
-        deliver(grants);
+        self.set_concurrency(limit);
     }
 
     /// Nobody is there any more, as may happen: whoever comes waits, and wakes.

@@ -45,11 +45,8 @@ impl Config {
                 Behind::Worker(_) | Behind::Forward(_) => None,
             },
             "device": self.device.as_ref().map(|device| device.dump()),
-            "queue": {
-                "requests_max": self.queue.requests_max,
-                "bytes_max": self.queue.bytes_max,
-                "wait_max_seconds": seconds(self.queue.wait_max),
-            },
+            "queue": self.queue.dump(),
+            "timeouts": self.timeouts.dump(),
             "limits": {
                 "body_bytes_max": limits.body_bytes_max,
                 "body_timeout_seconds": seconds(limits.body_timeout),

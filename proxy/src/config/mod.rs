@@ -18,11 +18,13 @@ pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod queue;
 pub mod rate_limits;
 mod raw;
 mod readiness;
 pub mod served;
 mod sleep;
+mod timeouts;
 mod tls;
 mod worker;
 
@@ -39,6 +41,8 @@ pub use readiness::{Knative, Readiness};
 
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
+pub use queue::{Cost, Fairness, Priority, Queue};
+pub use timeouts::Timeouts;
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;
@@ -63,6 +67,7 @@ pub struct Config {
     /// How the API server is reached.
     pub kubernetes: Kubernetes,
     pub queue: Queue,
+    pub timeouts: Timeouts,
     pub limits: Limits,
     /// Callers held while the worker wakes.
     pub cold: Cold,
@@ -115,13 +120,6 @@ pub struct Worker {
     pub waking: Waking,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
-    pub requests_max: usize,
-    pub bytes_max: usize,
-    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

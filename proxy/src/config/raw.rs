@@ -13,12 +13,14 @@ use super::leaving::{RawDrain, RawUpgrade};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::queue::RawQueue;
 use super::rate_limits::RawRateLimits;
 use super::readiness::{RawKnative, RawReadiness};
 use super::served::RawServed;
+use super::timeouts::RawTimeouts;
 use super::tls::RawTls;
 use super::worker::RawWorker;
-use super::{Behind, Config, Destination, Forward, Limits, Method, Queue};
+use super::{Behind, Config, Cost, Destination, Forward, Limits, Method};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -48,6 +50,8 @@ pub struct Raw {
     #[serde(default)]
     queue: RawQueue,
     #[serde(default)]
+    timeouts: RawTimeouts,
+    #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
     cold: RawCold,
@@ -65,14 +69,6 @@ pub struct Raw {
     readiness: Option<RawReadiness>,
     knative: Option<RawKnative>,
     upgrade: Option<RawUpgrade>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQueue {
-    requests_max: Option<usize>,
-    bytes_max: Option<Quantity>,
-    wait_max: Option<Quantity>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,6 +191,7 @@ impl Raw {
             readiness: self.readiness.and_then(|readiness| readiness.validate(&behind, p)),
             behind,
             queue,
+            timeouts: self.timeouts.validate(p),
             limits: self.limits.validate(p),
             cold: self.cold.validate(p),
             rate_limits: self.rate_limits.validate(p),
@@ -237,6 +234,9 @@ fn contradictions(config: &Config, p: &mut Problems) {
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");
     }
+    if matches!(config.behind, Behind::Forward(_)) && config.queue.cost == Cost::Tokens {
+        p.add("queue.cost", "a foreign server's requests are not read, so their tokens are unknown here; use requests");
+    }
     if config.queue.bytes_max < config.limits.body_bytes_max {
         p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
     }
@@ -266,17 +266,6 @@ fn behind(
         (worker, ..) => {
             p.add("worker", "exactly one of `worker`, `forward` and `activator` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
-        }
-    }
-}
-
-impl RawQueue {
-    fn validate(self, p: &mut Problems) -> Queue {
-        Queue {
-            requests_max: p.count("queue.requests_max", self.requests_max, 1000),
-            bytes_max: p.size("queue.bytes_max", &self.bytes_max, 64 * MIB),
-            // Longer than any cold start of a large model, shorter than most callers' patience.
-            wait_max: p.duration("queue.wait_max", &self.wait_max, 5 * MINUTE),
         }
     }
 }

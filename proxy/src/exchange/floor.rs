@@ -1,8 +1,12 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod deadlines;
 mod limit;
 mod waiting;
+
+pub use deadlines::Deadlines;
+pub(in crate::exchange) use limit::caller;
 
 use super::{Meter, Rights, limiter};
 use crate::accept::Busy;
@@ -44,6 +48,8 @@ pub struct Floor<'a> {
     cut: watch::Receiver<bool>,
     /// Whoever sends it can go elsewhere: it is not to be queued.
     pub at_once: bool,
+    /// How long it may take.
+    pub deadlines: Deadlines,
     /// What it costs its caller.
     pub meter: Meter,
     pub record: Record,
@@ -68,6 +74,7 @@ impl<'a> Floor<'a> {
             rights: Rights::default(),
             cut,
             at_once: false,
+            deadlines: Deadlines::default(),
             meter: Meter::default(),
             record,
         }
@@ -187,6 +194,7 @@ impl<'a> Floor<'a> {
             () = cut => Err(Error::Draining),
             () = busy.overstayed() => Err(Error::Draining),
             ended = self.rights.ended() => Err(ended),
+            overdue = self.deadlines.overdue() => Err(overdue),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
         }
@@ -196,6 +204,7 @@ impl<'a> Floor<'a> {
         if *self.cut.borrow() || self.caller.facts().is_over() {
             return Err(Error::Draining);
         }
+        self.deadlines.must_last()?;
         self.rights.must_last()
     }
 
@@ -227,6 +236,7 @@ impl<'a> Floor<'a> {
             }
         }
         self.caller.send(parts, &self.record.request_id).await?;
+        self.deadlines.wrote();
         self.record.sent(bytes);
         if let Some(status) = status {
             self.record.status = status;

@@ -33,7 +33,7 @@ impl Exchange {
         }
         let bytes = self.length(&permitted.routed.head)?;
         floor.charge_unread(&permitted.routed.head, bytes).await?;
-        let (permit, trip, upstream) = self.seek(service, floor).await?;
+        let (permit, trip, upstream) = self.seek(service, permitted.ticket, floor).await?;
         floor.record.tries = 1;
         let at_once = match can_be_kept(&permitted.routed.head) {
             true => Edit::Set(AT_ONCE, HeaderValue::from_static("1")),
@@ -61,6 +61,7 @@ impl Exchange {
         floor: &mut Floor<'_>,
     ) -> Passage {
         let Permitted { routed, strips, token, edits: changes, .. } = permitted;
+        let deadlines = std::mem::take(&mut floor.deadlines);
         let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
         edits.extend(forward::edits_of(&strips));
         edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits()).collect::<Vec<_>>()));
@@ -68,18 +69,25 @@ impl Exchange {
         edits.push(Edit::Remove(AT_ONCE));
         let dialect = routed.asked.map(|(dialect, _)| dialect);
         let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
-        Passage { permit, admission, head, dialect, upstream, edits, meter, trip: None }
+        Passage { permit, admission, head, dialect, upstream, edits, meter, trip: None, deadlines }
     }
 
     /// A place in the service's queue, and then one at a pod.
-    async fn seek(&self, service: &Arc<Service>, floor: &mut Floor<'_>) -> Result<(Permit, Trip, Upstream), Error> {
+    async fn seek(
+        &self,
+        service: &Arc<Service>,
+        mut ticket: Ticket,
+        floor: &mut Floor<'_>,
+    ) -> Result<(Permit, Trip, Upstream), Error> {
+        floor.deadlines.recalled();
         let mut trip = Trip::new(service.clone());
-        let mut ticket = Ticket { bytes: 0, place: None };
         loop {
             let permit = floor.unless_over(pin!(service.admission.admit(ticket))).await?;
+            floor.record.band = permit.place().class.band;
             floor.record.waited(permit.waited);
             floor.record.generation = permit.generation();
             if let Some(upstream) = floor.unless_over(pin!(trip.seek())).await? {
+                floor.deadlines.dispatched();
                 return Ok((permit, trip, upstream));
             }
             // The pods have gone meanwhile.

@@ -235,13 +235,13 @@ impl Carriage<'_> {
     }
 
     async fn next(&mut self) -> Result<Next, Error> {
-        let Carriage { caller, link, out, asked, head_sent, shut, .. } = self;
+        let Carriage { caller, handover, link, out, asked, head_sent, shut, .. } = self;
         // After the end of an upgraded connection's one side there is nothing to be heard from there.
         let (may_take, head_sent, shut) = ((out.is_empty() || *asked) && !*shut, *head_sent, *shut);
         let limit = match out.is_empty() {
             true if shut => Some(LAST_BYTES),
-            true => self.handover.timeouts.response,
-            false => Some(self.handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
+            true => handover.timeouts.response,
+            false => Some(handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
         };
         let deadline = limit.map(|limit| self.moved + limit);
         let late = async {
@@ -268,6 +268,7 @@ impl Carriage<'_> {
                 piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
+            overdue = handover.deadlines.overdue() => Err(overdue),
         }
     }
 

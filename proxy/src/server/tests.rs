@@ -297,7 +297,7 @@ fn is_a_failed_start_told_with_its_reason() {
     let sidecar = start(PLAIN, vec![generated(&["x"])], Sleepy { fails: true, ..Sleepy::default() });
     let answer = sidecar.post("hi");
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("no such model file"), "{answer}");
-    assert!(answer.contains("x-outrider-refused-by: admission") && answer.contains("retry-after: "), "{answer}");
+    assert!(answer.contains("x-outrider-refused-by: cold") && answer.contains("retry-after: "), "{answer}");
     assert!(sidecar.admin("GET /healthz/ready").contains("503"));
 }
 
@@ -360,5 +360,6 @@ mod forward;
 mod h2c;
 mod leaving;
 mod limited;
+mod queued;
 mod tls;
 mod way_out;
