@@ -4,6 +4,7 @@ mod authorizer;
 mod bad_input;
 mod clients;
 mod contract;
+mod crash;
 mod drain;
 mod forwarded;
 mod hostile;

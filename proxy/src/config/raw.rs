@@ -178,8 +178,7 @@ impl Raw {
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kubernetes = self.kubernetes.validate(base, p);
-        let behind = behind(self.worker, self.forward, base, p);
-        let config = Config {
+        let mut config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
             admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
@@ -189,8 +188,7 @@ impl Raw {
             auth: self.auth.validate(base, &kubernetes, p),
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
-            readiness: self.readiness.and_then(|readiness| readiness.validate(&behind, p)),
-            behind,
+            behind: behind(self.worker, self.forward, base, p),
             queue: self.queue.validate(p),
             limits: self.limits.validate(p),
             rate_limits: self.rate_limits.validate(p),
@@ -202,7 +200,9 @@ impl Raw {
             served: self.ext_authz_server.map(|served| served.validate(p)),
             knative: self.knative.map(|knative| knative.validate(p)),
             upgrade: self.upgrade.map(|upgrade| upgrade.validate(base, p)),
+            readiness: None,
         };
+        config.readiness = self.readiness.and_then(|readiness| readiness.validate(&config.behind, p));
         contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
     }

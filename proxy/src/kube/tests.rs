@@ -321,8 +321,8 @@ fn any_options() -> impl Strategy<Value = Options> {
         Just(Identity::SelfSigned),
     ];
     let behind = prop_oneof![Just(worker()), Just(local())];
-    (identity, behind, any::<[bool; 5]>()).prop_map(|(identity, behind, [native, redirect, policies, rewrite, hold_app])| {
-        Options {
+    (identity, behind, any::<[bool; 5]>()).prop_map(
+        |(identity, behind, [native, redirect, policies, rewrite, hold_app])| Options {
             identity,
             native: Some(native),
             redirect: redirect.then(Redirect::default),
@@ -330,8 +330,8 @@ fn any_options() -> impl Strategy<Value = Options> {
             rewrite_probes: rewrite,
             hold_app,
             ..options(behind)
-        }
-    })
+        },
+    )
 }
 
 proptest! {

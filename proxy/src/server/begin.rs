@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::record::{Journal, Lines};
 use crate::scale::targets::{Address, External, Process, Target};
 use crate::worker::Uds;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
@@ -31,11 +32,15 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
     let journal = Journal { metrics: Metrics::new(), lines };
     let parts = match &config.behind {
         Behind::Worker(worker) => {
-            let target: Arc<dyn Target> = match &worker.command {
-                Some(command) => Arc::new(Process::new(command.clone(), worker.start_timeout)),
-                None => Arc::new(External::new(Address::Unix(worker.socket.clone()), worker.start_timeout)),
+            let (socket, command) = match (&worker.command, &config.upgrade) {
+                (Some(command), Some(_)) => own_worker(&worker.socket, command),
+                (command, _) => (worker.socket.clone(), command.clone()),
             };
-            let answers = Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1)));
+            let target: Arc<dyn Target> = match command {
+                Some(command) => Arc::new(Process::new(command, worker.start_timeout)),
+                None => Arc::new(External::new(Address::Unix(socket.clone()), worker.start_timeout)),
+            };
+            let answers = Answers::Worker(Arc::new(Uds::new(socket, config.threads + 1)));
             Parts { answers, target, dialects, journal, by }
         }
         Behind::Forward(forward) => {
@@ -49,4 +54,13 @@ fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Runni
     };
     let server = Server::open(config, parts)?;
     server.run(signals, on_ready)
+}
+
+/// Where sidecars succeed each other, the older one's worker goes on until its last stream has ended: the newer one starts
+/// a worker of its own, at the first request, on a socket that is nobody else's.
+fn own_worker(socket: &Path, command: &[String]) -> (PathBuf, Option<Vec<String>>) {
+    let mut own = socket.as_os_str().to_owned();
+    own.push(format!(".{}", std::process::id()));
+    let told = ["--socket".to_owned(), own.to_string_lossy().into_owned()];
+    (own.into(), Some(command.iter().cloned().chain(told).collect()))
 }

@@ -66,7 +66,10 @@ fn does_a_hook_of_a_container_that_only_restarts_end_at_once() {
 }
 
 /// An HTTP/2 client, as many streams as asked for; each answer's status and text, or what went wrong.
-async fn streams(address: SocketAddr, count: usize) -> Vec<tokio::task::JoinHandle<Result<(StatusCode, String), h2::Error>>> {
+async fn streams(
+    address: SocketAddr,
+    count: usize,
+) -> Vec<tokio::task::JoinHandle<Result<(StatusCode, String), h2::Error>>> {
     let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(tcp).await.unwrap();
     tokio::spawn(connection);
@@ -123,7 +126,10 @@ fn is_a_knative_pod_probed_where_its_callers_come() {
     let queue = probe("k-network-probe: queue\r\n");
     assert!(queue.starts_with("HTTP/1.1 200") && queue.ends_with("\r\n\r\nqueue"), "{queue}");
     let other = probe("K-Network-Probe: activator\r\n");
-    assert!(other.starts_with("HTTP/1.1 400") && other.ends_with("unexpected probe header value: activator\n"), "{other}");
+    assert!(
+        other.starts_with("HTTP/1.1 400") && other.ends_with("unexpected probe header value: activator\n"),
+        "{other}"
+    );
     let hash = probe("k-network-probe: probe\r\nk-network-hash: h1\r\n");
     assert!(hash.starts_with("HTTP/1.1 200") && hash.to_lowercase().contains("k-network-hash: h1\r\n"), "{hash}");
     assert!(probe("user-agent: kube-probe/1.33\r\n").starts_with("HTTP/1.1 404"), "a kubelet's own is a request");
@@ -147,7 +153,8 @@ fn is_the_sidecar_as_ready_as_the_app() {
     let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = app.local_addr().unwrap().port();
     let probe = format!("{{\"tcpSocket\":{{\"port\":{port}}},\"timeoutSeconds\":1}}");
-    let sidecar = start(&settling(&format!("knative: {{}}\nreadiness: {{probe: '{probe}'}}\n")), vec![], Sleepy::default());
+    let sidecar =
+        start(&settling(&format!("knative: {{}}\nreadiness: {{probe: '{probe}'}}\n")), vec![], Sleepy::default());
     let queue = || sidecar.call("GET / HTTP/1.1\r\nhost: x\r\nk-network-probe: queue\r\nconnection: close\r\n\r\n");
     assert!(queue().ends_with("queue") && sidecar.admin("GET /healthz/ready").contains("200 OK"));
     drop(app);
