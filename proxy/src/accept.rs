@@ -16,6 +16,7 @@ pub use connection::Connection;
 pub use facts::{Busy, Facts, Target};
 pub use modes::Modes;
 
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
 use crate::ext_authz::client::Question;
@@ -24,8 +25,10 @@ use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
 use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use handshakes::Handshakes;
+use http::HeaderValue;
 use opening::Opening;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use std::net::SocketAddr;
@@ -55,6 +58,7 @@ pub struct Acceptor {
     authenticator: Arc<Authenticator>,
     limits: Limits,
     journal: Arc<Journal>,
+    wakes: Option<Arc<Admission>>,
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
 }
@@ -87,11 +91,13 @@ pub struct Entrance {
     pub authenticator: Arc<Authenticator>,
     pub limits: Limits,
     pub journal: Arc<Journal>,
+    /// What every connection wakes, if it is to.
+    pub wakes: Option<Arc<Admission>>,
 }
 
 impl Acceptor {
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { modes, identity, interception, xfcc, ports, authenticator, limits, journal } = entrance;
+        let Entrance { modes, identity, interception, xfcc, ports, authenticator, limits, journal, wakes } = entrance;
         let tls = |identity: Arc<Identity>| Tls {
             strict: server_config(Mode::Strict, identity.clone()).into(),
             permissive: server_config(Mode::Permissive, identity.clone()).into(),
@@ -101,7 +107,19 @@ impl Acceptor {
         let handshakes = Handshakes::new(limits.handshakes_max);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let tls = identity.map(tls);
-        Acceptor { modes, tls, interception, xfcc, ports, authenticator, limits, journal, handshakes, connections }
+        Acceptor {
+            modes,
+            tls,
+            interception,
+            xfcc,
+            ports,
+            authenticator,
+            limits,
+            journal,
+            wakes,
+            handshakes,
+            connections,
+        }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -161,7 +179,11 @@ impl Acceptor {
             let _place = place;
             let limit = self.limits.handshake_timeout;
             match tokio::time::timeout(limit, self.open(tcp, address)).await {
-                Ok(Ok(Opened::Http(connection))) => self.tend(connection, app, stop).await,
+                Ok(Ok(Opened::Http(connection))) => {
+                    // Where an operator wants it so: else only a well-formed question wakes a worker.
+                    self.wakes.iter().for_each(|admission| drop(admission.wake()));
+                    self.tend(connection, app, stop).await
+                }
                 Ok(Ok(Opened::Opaque(connection))) => self.pass(connection).await,
                 Ok(Err(reason)) => self.failed(address, reason),
                 Err(_) => self.failed(address, "timeout"),
@@ -247,7 +269,8 @@ impl Acceptor {
         let tells = matches!(self.xfcc, Xfcc::SanitizeSet | Xfcc::AppendForward);
         if let Some(tls) = self.tls.as_ref().filter(|_| tells && facts.peer.spiffe.is_some()) {
             let own = tls.identity.load().and_then(|material| material.spiffe().map(ToString::to_string));
-            facts.xfcc = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            let element = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            facts.said.xfcc = element.and_then(|element| HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
         }
         facts
     }

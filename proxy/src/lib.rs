@@ -8,6 +8,7 @@
 //! ```
 
 pub mod accept;
+pub mod activator;
 pub mod admin;
 pub mod admission;
 pub mod auth;
@@ -21,6 +22,7 @@ pub mod ext_authz;
 pub mod fetch;
 pub mod files;
 pub mod forward;
+mod go_time;
 pub mod knative;
 pub mod kube;
 pub mod leaving;

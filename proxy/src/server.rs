@@ -6,22 +6,24 @@
 
 pub mod authorizer;
 mod begin;
+mod callers;
 mod door;
 mod drain;
 mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
+mod sleepers;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
+use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{self, Behind, Config};
+use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter, Suspects};
-use crate::ext_authz::client::Authorizers;
+use crate::exchange::{Answers, Classes, Exchange, Limiter, Suspects};
 use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
@@ -34,11 +36,12 @@ use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, take_seat};
 use authorizer::Counter;
 pub use begin::{guard, run};
-use door::{App, app};
+use door::App;
 use drain::Drain;
 use handover::Ports;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -50,6 +53,8 @@ use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
+/// How long those whom policies want told of requests may take to hear of the last ones.
+const CALLBACKS_END: Duration = Duration::from_secs(2);
 /// How long a stream that is cut may take to carry its error event.
 const CUT_LINGER: Duration = Duration::from_millis(300);
 
@@ -77,10 +82,16 @@ pub enum Error {
     Policy(Vec<Problem>),
     #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     AuthConfig(Vec<Problem>),
+    #[error("audit.path: {0}; name a file in a folder that this process may write")]
+    Audit(std::io::Error),
+    #[error("device.group: {} cannot be shared: {source}; all who share it must be able to write there", group.display())]
+    Device { group: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
+    #[error("{0}")]
+    Activator(#[from] BadService),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -124,7 +135,7 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
+        let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
         let mut doors = Ports::open(config.upgrade.as_ref())?;
         let listener = doors.listen("listen", config.listen)?;
         let admin = doors.listen("admin", config.admin)?;
@@ -134,10 +145,10 @@ impl Server {
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, asked, &mut doors)?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
+        begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz();
-        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let authorizers = begin::authorizers(&config, &journal);
+        let admission = Admission::new(admission_limits(&config));
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -147,21 +158,24 @@ impl Server {
             authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
+            wakes: sleepers::wakes(&config, &admission),
         }));
         let (cut, to_cut) = watch::channel(false);
-        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
             revocations: Arc::default(),
             policies,
             authorizers,
-            admission: Admission::new(admission_limits(&config)),
+            admission,
             answers: parts.answers,
             xfcc: config.xfcc,
             ports,
-            known: Arc::new(Known::new(models, unix_now().as_secs())),
+            known: Arc::new(known(&config)),
             limits: config.limits.clone(),
+            cold: config.cold,
+            timeouts: config.timeouts,
+            classes: Classes::new(&config.queue),
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
             leaving: Arc::default(),
@@ -208,7 +222,7 @@ impl Server {
             let knative = self.knative();
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = app(self.exchange.clone(), &self.config, knative.clone());
+                let app = App::new(self.exchange.clone(), &self.config, knative.clone());
                 apps.push(app.clone());
                 let seat = Seat {
                     number,
@@ -251,7 +265,7 @@ impl Server {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
             let _ = end_worker.send(());
-            let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
+            callers::end(worker_ended, &self.exchange.authenticator).await;
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())
@@ -279,6 +293,9 @@ impl Server {
             tokio::spawn(source.run(identity.clone()));
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
+        if let Answers::Pods(activator) = &self.exchange.answers {
+            activator.staff(&self.exchange.journal.metrics);
+        }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -286,6 +303,7 @@ impl Server {
         if let Some(way_out) = &self.way_out {
             way_out.staff();
         }
+        self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper), windows))
@@ -360,14 +378,29 @@ const UNLIMITED: usize = usize::MAX >> 1;
 fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
-        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        Behind::Forward(forward) => {
+            let idle_timeout = forward.sleep.as_ref().and_then(|sleep| sleep.after);
+            (forward.concurrency.unwrap_or(UNLIMITED), idle_timeout)
+        }
+        // Each service has an admission of its own; nobody waits in this one.
+        Behind::Pods(_) => (UNLIMITED, None),
     };
     admission::Limits {
         concurrency,
-        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        queue: QueueLimits {
+            requests_max: config.queue.requests_max,
+            bytes_max: config.queue.bytes_max,
+            bands: config.queue.fairness.bands().len(),
+        },
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// Models by their names, of which nothing else is known yet.
+fn known(config: &Config) -> Known {
+    let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
+    Known::new(models, unix_now().as_secs())
 }
 
 /// Those we listen on ourselves.
@@ -381,14 +414,6 @@ fn ports(
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
     ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
-}
-
-/// Whoever is to enter is said in one place, here or in policies that others wrote.
-fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
-    match &auth.authconfig {
-        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
-        None => Ok(Authenticator::from_config(&auth.methods)?),
-    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ impl Reply {
         Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body)
     }
 
+    /// As it stands.
+    pub fn document(body: &[u8]) -> Self {
+        Reply::new(200, "application/json", String::from_utf8_lossy(body).into_owned())
+    }
+
     /// As Knative's autoscaler wants its stats.
     pub fn protobuf(body: Vec<u8>) -> Self {
         Reply::new(200, "application/protobuf", body)

@@ -11,9 +11,11 @@ mod invalidate;
 mod leave;
 mod page;
 mod probes;
+mod sleeper;
 
 pub use probes::Prober;
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::record::unix_now;
@@ -65,12 +67,19 @@ async fn attend(office: &Office, mut tcp: TcpStream, peer: IpAddr) {
     let _ = tokio::time::timeout(TIMEOUT, http::write(tcp, &reply, head_only)).await;
 }
 
-/// What peers from outside the machine may ask: health and metrics, which say nothing that its callers do not see. And a
-/// kubelet's hook, which comes from the node, may wait for the end.
+/// What peers from outside the machine may ask: health, metrics and public keys, which say nothing that its callers do
+/// not see. And a kubelet's hook, which comes from the node, may wait for the end.
 fn for_everybody(path: &str) -> bool {
     matches!(path, "/metrics" | "/wait-for-drain" | "/drain-complete")
         || path.starts_with("/healthz/")
         || path.starts_with("/app-health/")
+        || path.contains("/.well-known/")
+}
+
+/// What verifiers of wristbands ask for.
+fn published(authenticator: &Authenticator, path: &str) -> Reply {
+    let none = || Reply::text(404, "no wristband's issuer is here: /NAMESPACE/POLICY/RESPONSE/.well-known/…\n");
+    authenticator.published(path).map_or_else(none, |document| Reply::document(&document))
 }
 
 impl Office {
@@ -105,6 +114,9 @@ impl Office {
     fn answer(&self, request: &Request) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "PUT", "/drain") => self.drain(),
+            ("POST", "/wake") => self.wake(),
+            ("POST", "/sleep") => self.sleep(),
+            (_, "/wake" | "/sleep") => Reply::text(405, "use POST\n").with("allow", "POST"),
             ("POST", "/auth/invalidate") => self.invalidate(&request.body),
             (_, "/auth/invalidate") => Reply::text(405, "use POST\n").with("allow", "POST"),
             (_, "/drain" | "/drain/wait") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
@@ -114,6 +126,7 @@ impl Office {
                 "/healthz/live" => Reply::text(200, "live\n"),
                 "/drain-complete" => self.drain_complete(),
                 "/config_dump" => Reply::json(200, &self.config.dump()),
+                path if path.contains("/.well-known/") => published(&self.exchange.authenticator, path),
                 _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /app-health /drain /config_dump\n"),
             },
             _ => Reply::text(405, "use GET\n").with("allow", "GET, HEAD"),
@@ -151,6 +164,11 @@ impl Office {
         if let Some(watched) = self.exchange.authenticator.watched() {
             metrics.auth.watched(watched);
         }
+        metrics.auth.tally(self.exchange.authenticator.tally());
+        if let Some(trail) = self.exchange.authenticator.trail() {
+            metrics.auth.trail(trail);
+        }
+        metrics.wake.tell(&self.exchange.admission.wake_stages());
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }
@@ -159,6 +177,9 @@ impl Office {
     /// anybody would believe, and not while the app says that it is not.
     async fn ready(&self) -> Reply {
         if let Some(Err(why)) = self.identity().map(|(status, now)| status.ready(now)) {
+            return Reply::text(503, &format!("{why}\n"));
+        }
+        if let Err(why) = self.exchange.authenticator.ready() {
             return Reply::text(503, &format!("{why}\n"));
         }
         if !self.exchange.ready() {

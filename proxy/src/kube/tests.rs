@@ -92,6 +92,11 @@ fn do_the_manifests_for_operators_work() {
             let Some(Value::Mapping(data)) = manifest.get("data") else { continue };
             let files = data.iter().map(|(name, text)| (name.as_str().unwrap().into(), text.as_str().unwrap().into()));
             let files: Vec<(String, String)> = files.collect();
+            if manifest["metadata"]["name"] == "authorizer" {
+                let text = data["authorizer.yaml"].as_str().unwrap();
+                let parsed = crate::config::served::Authorizer::parse(text, &manifests, &manifests);
+                assert_eq!(parsed.err().map(|error| error.to_string()), None);
+            }
             if manifest["metadata"]["name"] == "outrider-policies" {
                 let workload = Workload {
                     namespace: "inference".into(),

@@ -3,7 +3,7 @@
 //! A gateway's questions must not wait for somebody's long answer, nor the other way round.
 
 use super::handover::Ports;
-use super::{Error, authenticator, listeners, signals};
+use super::{CALLBACKS_END, Error, callers, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -158,7 +158,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let opened = config.tls.as_ref().map(sources::open).transpose()?.flatten();
     let (identity, source) = opened.unzip();
-    let authenticator = Arc::new(authenticator(&config.auth)?);
+    let authenticator = callers::open(&config.auth, config.audit.as_ref(), None)?;
     let decide = Arc::new(Methods(authenticator.clone()));
     let mut doors = Ports::open(None)?;
     let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations(), &mut doors)?;
@@ -170,9 +170,9 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
         if let (Some(source), Some(identity)) = (source, &identity) {
             tokio::spawn(source.run(identity.clone()));
         }
-        tokio::spawn(authenticator.tend());
+        tokio::spawn(authenticator.clone().tend());
         let (drain, draining) = watch::channel(false);
-        let office = Arc::new(Office { metrics, identity, draining });
+        let office = Arc::new(Office { metrics, identity, authenticator: authenticator.clone(), draining });
         tokio::spawn(serve_admin(tokio::net::TcpListener::from_std(admin)?, office));
         let staffed = counter.staff()?;
         on_ready(&answering);
@@ -183,6 +183,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
             () = staffed.drain(config.drain_timeout) => {}
             _ = stop.recv() => tracing::warn!("told twice; gateways that still wait are cut"),
         }
+        authenticator.drain(CALLBACKS_END).await;
         tracing::info!("ended");
         Ok(())
     })

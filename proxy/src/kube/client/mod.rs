@@ -1,7 +1,8 @@
 //! A client of the Kubernetes API: create, get, list, replace, patch, delete, and watch, on plain JSON.
 //!
-//! Knows no resource: a path goes in, a `serde_json::Value` comes out. Every answer is bounded in time and bytes, and the
-//! API's own words come with an error. Never logs a token, and never caches anything.
+//! The client itself knows no resource: a path goes in, a `serde_json::Value` comes out; [`scale`], [`slices`] and
+//! [`leases`] know one each. Every answer is bounded in time and bytes, and the API's own words come with an error. Never
+//! logs a token, and never caches anything.
 //!
 //! Not `kube-rs`: with `k8s-openapi` it brings some two hundred types per API version, a second TLS set-up and a tower
 //! stack that assumes one runtime for the whole process, for four verbs on five resources. This is the bounded client
@@ -10,7 +11,10 @@
 #[cfg(test)]
 pub mod fake;
 pub mod kubeconfig;
+pub mod leases;
 pub mod mirror;
+pub mod scale;
+pub mod slices;
 #[cfg(test)]
 mod tests;
 mod watch;
