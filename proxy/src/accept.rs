@@ -24,7 +24,9 @@ use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
 use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use bytes::Bytes;
 use handshakes::Handshakes;
+use http::HeaderValue;
 use opening::Opening;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use std::net::SocketAddr;
@@ -233,7 +235,8 @@ impl Acceptor {
         let tells = matches!(self.xfcc, Xfcc::SanitizeSet | Xfcc::AppendForward);
         if let Some(tls) = self.tls.as_ref().filter(|_| tells && facts.peer.spiffe.is_some()) {
             let own = tls.identity.load().and_then(|material| material.spiffe().map(ToString::to_string));
-            facts.xfcc = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            let element = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            facts.said.xfcc = element.and_then(|element| HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
         }
         facts
     }

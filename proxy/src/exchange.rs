@@ -29,6 +29,7 @@ use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
 use futures_util::{FutureExt, StreamExt};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -103,8 +104,7 @@ struct Permitted {
     routed: Routed,
     strips: Vec<request::Edit>,
     token: Option<Authenticated>,
-    /// What policies and external authorizers change in the head, for the request that is sent on; the head has it
-    /// already.
+    /// What policies and external authorizers changed in the head, where it is to outlast what we say of the caller.
     edits: Vec<forward::Edit>,
     _authorized: Option<Authorized>,
 }
@@ -134,12 +134,15 @@ impl Exchange {
     pub async fn serve(&self, caller: Downstream<'_>) -> Outcome {
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
-        let told = match deadline {
-            Some(limit) => match tokio::time::timeout(limit, self.stages(&mut floor)).await {
-                Ok(told) => told,
-                Err(_) => Err(Error::DeadlineExceeded { limit }),
-            },
-            None => self.stages(&mut floor).await,
+        let told = {
+            let stages = pin!(self.stages(&mut floor));
+            match deadline {
+                Some(limit) => match tokio::time::timeout(limit, stages).await {
+                    Ok(told) => told,
+                    Err(_) => Err(Error::DeadlineExceeded { limit }),
+                },
+                None => stages.await,
+            }
         };
         match told {
             Ok(None) => {}
@@ -222,23 +225,27 @@ impl Exchange {
         let Identified { mut routed, caller, strips, token, in_force } = identified;
         let mut edits = Vec::new();
         // A question open to all is no less so to whom we know.
-        let authorized = match caller.filter(|_| !routed.is_open()) {
-            Some(caller) => {
-                let deciding = self.authenticator.authorize(caller, floor.record.unix_seconds());
-                let decision = floor.unless_over(async { Ok(deciding.await) }).await?;
+        let authorized = match caller.filter(|_| !routed.is_open()).map(Caller::settle) {
+            Some(Ok(authorized)) => Some(floor.decided(Ok(authorized))?),
+            Some(Err(caller)) => {
+                let now_unix = floor.record.unix_seconds();
+                let mut deciding = Box::pin(async { Ok(self.authenticator.authorize(*caller, now_unix).await) });
+                let decision = floor.unless_over(deciding.as_mut()).await?;
                 Some(floor.decided(decision)?)
             }
             None => None,
         };
         if let Some(authorized) = &authorized {
             request::apply(authorized.edits(), &mut routed.head);
-            edits.extend(forward::edits_of(authorized.edits(), &routed.head));
+            edits.extend(forward::edits_of(authorized.edits()));
         }
         if let Some(in_force) = in_force {
             let principal = token.as_ref().and_then(Authenticated::principal);
             // CUSTOM comes before DENY and ALLOW, which see what an authorizer added to the head.
-            let changes = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
-            edits.extend(changes);
+            if in_force.policies.name_authorizers() {
+                let consulting = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal);
+                edits.extend(Box::pin(consulting).await?);
+            }
             floor.judge(&in_force.policies, &routed.head, principal)?;
         }
         let principal = token.as_ref().and_then(Authenticated::principal);
@@ -258,8 +265,8 @@ impl Exchange {
         let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
         floor.record.tries = 1;
         let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
-        edits.extend(forward::edits_of(&strips, &routed.head));
-        edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits(), &routed.head)));
+        edits.extend(forward::edits_of(&strips));
+        edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits()).collect::<Vec<_>>()));
         edits.extend(changes);
         let dialect = routed.asked.map(|(dialect, _)| dialect);
         let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
@@ -292,7 +299,7 @@ impl Exchange {
     }
 
     async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
-        let permit = floor.unless_over(self.admission.admit(ticket)).await?;
+        let permit = floor.unless_over(pin!(self.admission.admit(ticket))).await?;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
         Ok(permit)
@@ -304,7 +311,7 @@ impl Exchange {
         loop {
             floor.record.tries += 1;
             let mut events = self.ask(&ask, worker, permit.as_ref());
-            let first = floor.unless_over(async { events.next().await.unwrap_or(Ok(Event::Done)) }).await;
+            let first = floor.unless_over(pin!(async { events.next().await.unwrap_or(Ok(Event::Done)) })).await;
             let error = match first {
                 Ok(first) => return Ok(Sent { first, events, _permit: permit }),
                 Err(error) => error,
@@ -318,7 +325,7 @@ impl Exchange {
             drop((events, held));
             match error {
                 Error::WorkerGone => self.admission.lost(generation),
-                _ => floor.unless_over(tokio::time::sleep(PAUSE).map(Ok)).await?,
+                _ => floor.unless_over(pin!(tokio::time::sleep(PAUSE).map(Ok))).await?,
             }
             permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
         }
@@ -365,7 +372,7 @@ impl Exchange {
         let mut next = Some(first);
         while let Some(event) = next {
             floor.answer(event).await?;
-            next = floor.unless_over(async { events.next().await.transpose() }).await?;
+            next = floor.unless_over(pin!(async { events.next().await.transpose() })).await?;
         }
         floor.must_have_ended()
     }

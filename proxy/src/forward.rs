@@ -1,5 +1,5 @@
 //! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
-//! on TCP or a Unix socket. To HTTP/1.1 it is carried from here; HTTP/2 and upgrades are carried by pingora.
+//! on TCP or a Unix socket, in HTTP/1.1 or h2c, upgrades included.
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
@@ -8,11 +8,14 @@ mod edits;
 mod failure;
 mod gauge;
 mod pool;
+mod stream;
+mod streams;
 pub mod usage;
 mod wire;
 
 pub use edits::{Edit, edits, edits_of};
 pub use pool::Pool;
+pub use streams::Streams;
 pub use usage::BYTES_PER_TOKEN;
 
 use crate::accept::{Busy, Target};
@@ -23,16 +26,11 @@ use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
 use crate::exchange::{Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
-use crate::net::source_for;
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
-use failure::error_of;
 use gauge::Gauge;
-use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, UPGRADE};
-use pingora_core::ErrorType;
-use pingora_core::connectors::l4::BindTo;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::header::HeaderValue;
+use pingora_http::ResponseHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +46,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pieces that come together are written together, and an error among them throws all of them away: what follows our own
 /// last event is swallowed for so long, until that is surely on its way.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// With pingora's default, 1, every concurrent stream would have a connection of its own.
+/// Streams of one connection: what servers of every make allow.
 const STREAMS_MAX: usize = 100;
 
 /// Where a request goes.
@@ -64,7 +62,6 @@ pub enum Upstream {
 #[derive(Clone, Copy)]
 struct Timeouts {
     connect: Duration,
-    idle: Duration,
     response: Option<Duration>,
 }
 
@@ -86,8 +83,8 @@ pub struct Handover {
     /// When a stream's last event was said by us.
     said_at: Option<Instant>,
     pub record: Record,
-    /// After an upgrade bytes are no body, and have no end.
-    upgrade: bool,
+    /// Bytes are no body any more, and have no end.
+    upgraded: bool,
     /// Why we ended it.
     stopped: Option<Error>,
     /// In the queue, for waiting again.
@@ -117,8 +114,7 @@ impl Handover {
             Protocol::Auto => is_grpc(&head),
         };
         let timeouts =
-            Timeouts { connect: config.connect_timeout, idle: config.idle_timeout, response: config.response_timeout };
-        let upgrade = head.headers.contains_key(UPGRADE);
+            Timeouts { connect: config.connect_timeout, response: config.response_timeout };
         Handover {
             permit: Some(permit),
             admission,
@@ -131,37 +127,12 @@ impl Handover {
             gauge: Gauge::new(meter),
             said_at: None,
             record,
-            upgrade,
+            upgraded: false,
             stopped: None,
             place: None,
             rights,
             busy,
         }
-    }
-
-    /// The peer, as pingora wants it.
-    pub fn peer(&self) -> pingora_core::Result<HttpPeer> {
-        let mut peer = match &self.upstream {
-            Upstream::Intercepted(address) | Upstream::Tcp(address) => HttpPeer::new(*address, false, String::new()),
-            Upstream::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
-        };
-        let options = &mut peer.options;
-        if let Upstream::Intercepted(address) = &self.upstream {
-            let mut source = BindTo::default();
-            source.addr = Some((source_for(*address), 0).into());
-            options.bind_to = Some(source);
-        }
-        if self.h2c {
-            options.set_http_version(2, 2);
-            options.max_h2_streams = STREAMS_MAX;
-            options.h2_stream_window_size = Some(STREAM_WINDOW);
-            options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-        }
-        options.connection_timeout = Some(self.timeouts.connect);
-        options.idle_timeout = Some(self.timeouts.idle);
-        options.read_timeout = self.timeouts.response;
-        options.write_timeout = Some(WRITE_TIMEOUT);
-        Ok(peer)
     }
 
     /// It took no connection: nothing was sent, so the request may wait for the next one, in its old place. False if it
@@ -192,31 +163,6 @@ impl Handover {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// The request as the server behind sees it: on the very path that policy saw.
-    pub fn prepare(&self, request: &mut RequestHeader) -> pingora_core::Result<()> {
-        let target = match &self.head.query {
-            Some(query) => format!("{}?{query}", self.head.path),
-            None => self.head.path.clone(),
-        };
-        if request.raw_path() != target.as_bytes() {
-            // The authority of an absolute form, or of HTTP/2, says it better than any Host beside it (RFC 9112 §3.2.2).
-            if let Some(authority) = request.uri.authority().map(ToString::to_string) {
-                request.insert_header(HOST, authority)?;
-            }
-            request.set_raw_path(target.as_bytes())?;
-        }
-        if self.gauge.reads() {
-            request.remove_header(&ACCEPT_ENCODING);
-        }
-        for edit in &self.edits {
-            match edit {
-                Edit::Remove(name) => drop(request.remove_header(name)),
-                Edit::Set(name, value) => request.insert_header(name, value)?,
-            }
-        }
-        Ok(())
     }
 
     /// The head of the answer passes.
@@ -281,25 +227,13 @@ impl Handover {
     /// A piece of the request passes, unless it is too much.
     pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
-        if self.record.request_bytes > bytes_max && !self.upgrade {
+        if self.record.request_bytes > bytes_max && !self.upgraded {
             return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
         Ok(())
     }
 
-    /// Ends the passage for a reason of ours, which is told instead of pingora's.
-    pub fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
-        self.stopped = Some(why);
-        pingora_core::Error::new(ErrorType::Custom("stopped"))
-    }
-
-    /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
-    pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
-        let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
-        self.refused(error, head_sent)
-    }
-
-    /// The same for an error of ours.
+    /// The passage failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn refused(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
         if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
             // Whoever comes next waits until it takes connections again.

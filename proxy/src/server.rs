@@ -33,7 +33,7 @@ use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, take_seat};
 use authorizer::Counter;
 pub use begin::{guard, run};
-use door::{App, app};
+use door::App;
 use drain::Drain;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
@@ -192,7 +192,7 @@ impl Server {
             let (alive, all_gone) = mpsc::channel::<()>(1);
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = app(self.exchange.clone(), &self.config);
+                let app = App::new(self.exchange.clone(), &self.config);
                 apps.push(app.clone());
                 let seat = Seat {
                     number,

@@ -1,7 +1,7 @@
 //! Where an exchange asks who calls and whether they may: our own list of methods, or policies that others wrote, by host.
 
 use super::audit::Audit;
-use super::audit::trail::{Facts, Trail};
+use super::audit::trail::{Entry, Trail};
 use super::authconfig::{self, Api, Index, Setting};
 use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
@@ -52,7 +52,7 @@ pub struct Caller {
     identified: Identified,
     credential: Option<Box<str>>,
     /// For the audit trail, if there is one.
-    facts: Option<Box<Facts>>,
+    entry: Option<Box<Entry>>,
 }
 
 /// A caller who may go on. Only [`Authenticator::authorize`] makes one, so no stage after it can be reached without.
@@ -63,6 +63,12 @@ pub struct Authorized {
 }
 
 impl Authorized {
+    fn new(pipeline: &Pipeline, allowed: Allowed) -> Authorized {
+        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
+        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
+        Authorized { allowed, edits }
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.allowed.identity
     }
@@ -90,6 +96,19 @@ impl Caller {
     /// It showed a credential, which is not for whoever stands behind us.
     pub fn consumes(&self) -> bool {
         self.identified.consumes
+    }
+
+    /// Whether it may ask, where to be known is all that is asked of it: then nobody has to wait for an answer. Else it is
+    /// given back, for [`Authenticator::authorize`].
+    pub fn settle(self) -> Result<Authorized, Box<Caller>> {
+        let Caller { pipeline, identified, credential, entry } = self;
+        match pipeline.settle(identified) {
+            Ok(allowed) => {
+                tell(entry.as_deref(), &allowed.audit);
+                Ok(Authorized::new(&pipeline, allowed))
+            }
+            Err(identified) => Err(Box::new(Caller { pipeline, identified: *identified, credential, entry })),
+        }
     }
 
     /// To end what runs, should its rights be revoked.
@@ -251,19 +270,13 @@ impl Authenticator {
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
     pub async fn identify(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
-        let facts = self.trail.as_ref().map(|_| Box::new(Facts::of(&request)));
+        let entry = self.trail.as_ref().map(|trail| Box::new(trail.begin(&request)));
         match self.known(request).await {
-            Ok(caller) => Ok(Caller { facts, ..caller }),
+            Ok(caller) => Ok(Caller { entry, ..caller }),
             Err(refusal) => {
-                self.tell(facts.as_deref(), &refusal.audit);
+                tell(entry.as_deref(), &refusal.audit);
                 Err(refusal)
             }
-        }
-    }
-
-    fn tell(&self, facts: Option<&Facts>, audit: &Audit) {
-        if let (Some(trail), Some(facts)) = (&self.trail, facts) {
-            trail.write(facts, audit);
         }
     }
 
@@ -274,18 +287,15 @@ impl Authenticator {
         };
         let identified = pipeline.identify(request).await?;
         let credential = if identified.consumes { shown(&pipeline, request.head) } else { None };
-        Ok(Caller { pipeline, identified, credential, facts: None })
+        Ok(Caller { pipeline, identified, credential, entry: None })
     }
 
     /// Whether this caller may ask.
     pub async fn authorize(&self, caller: Caller, now_unix: u64) -> Result<Authorized, Box<Refusal>> {
-        let Caller { pipeline, identified, facts, .. } = caller;
+        let Caller { pipeline, identified, entry, .. } = caller;
         let decided = pipeline.authorize(identified, now_unix).await;
-        self.tell(facts.as_deref(), decided.as_ref().map_or_else(|refusal| &refusal.audit, |allowed| &allowed.audit));
-        let allowed = decided?;
-        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
-        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
-        Ok(Authorized { allowed, edits })
+        tell(entry.as_deref(), decided.as_ref().map_or_else(|refusal| &refusal.audit, |allowed| &allowed.audit));
+        Ok(Authorized::new(&pipeline, decided?))
     }
 
     /// What a wristband's verifiers ask for, as Authorino serves it:
@@ -335,6 +345,12 @@ fn evaluator(
     let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
     let priority = i64::try_from(index).unwrap_or(i64::MAX);
     Evaluator { priority, ..Evaluator::new(name, name, inner) }
+}
+
+fn tell(entry: Option<&Entry>, audit: &Audit) {
+    if let Some(entry) = entry {
+        entry.write(audit);
+    }
 }
 
 /// The first credential at one of the policy's places.

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ pub struct Link {
     pub reused: bool,
 }
 
-enum Socket {
+pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -121,7 +121,8 @@ impl Pool {
     }
 }
 
-async fn dial(to: &Upstream) -> io::Result<Socket> {
+/// A new connection.
+pub async fn dial(to: &Upstream) -> io::Result<Socket> {
     let tcp = match to {
         Upstream::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
         Upstream::Tcp(address) => TcpStream::connect(address).await?,
@@ -156,10 +157,7 @@ impl Link {
         self.input.reserve(READ_BYTES);
         let before = self.input.len();
         let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
-        let polled = match &mut self.socket {
-            Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buffer),
-            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buffer),
-        };
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
         // SAFETY: the socket has filled, and so initialised, `count` bytes behind the `before` that were there.
         unsafe { self.input.set_len(before + count) };
@@ -168,9 +166,57 @@ impl Link {
 
     /// Writes once.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+}
+
+impl Link {
+    /// Tells the server that nothing more will come.
+    pub async fn shut(&mut self) {
+        let _ = self.socket.shutdown().await;
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
+            Socket::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
     }
 }

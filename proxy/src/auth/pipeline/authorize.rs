@@ -3,6 +3,7 @@
 use super::document::tell;
 use super::evaluator::{Evaluator, Gate, gate};
 use super::{Allowed, Fault, Identified, Output, Pipeline, Place, Refusal, Refused, text};
+use crate::auth::Identity;
 use crate::auth::audit::Audit;
 use crate::auth::rules::{Denied, Rule};
 use crate::error::Error;
@@ -20,20 +21,23 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 type Last = (Arc<str>, &'static str);
 
 impl Pipeline {
+    /// Who is allowed so far.
+    pub(super) fn allowed(&self, identity: Identity, mut audit: Audit) -> Allowed {
+        (audit.policy, audit.outcome) = (self.name.clone(), "allowed");
+        (audit.phase, audit.kind, audit.measured) = ("authorization", identity.method, self.explains);
+        (audit.subject, audit.issuer) = (identity.subject.clone(), identity.issuer.clone());
+        Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit }
+    }
+
     pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let allowed = self.weigh(identified, now_unix).await?;
-        if let Some(answers) = &self.answers {
-            answers.count(None);
-        }
+        self.count(None);
         Ok(allowed)
     }
 
     async fn weigh(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
-        let Identified { identity, root, skipped, mut audit, .. } = identified;
-        (audit.policy, audit.outcome) = (self.name.clone(), "allowed");
-        (audit.phase, audit.kind, audit.measured) = ("authorization", identity.method, self.explains);
-        (audit.subject, audit.issuer) = (identity.subject.clone(), identity.issuer.clone());
-        let mut allowed = Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit };
+        let Identified { identity, root, skipped, audit, .. } = identified;
+        let mut allowed = self.allowed(identity, audit);
         let Some(mut root) = root.filter(|_| !skipped) else { return Ok(allowed) };
         self.learn(&mut root, now_unix, &mut allowed.audit).await;
         if let Err(((name, kind), denied)) = self.judge(&mut root, now_unix, &mut allowed.audit).await {

@@ -154,6 +154,18 @@ impl Pipeline {
         }
     }
 
+    /// The other phases, where there is nothing for them to do; else the caller is given back, for
+    /// [`Pipeline::authorize`].
+    pub fn settle(&self, identified: Identified) -> Result<Allowed, Box<Identified>> {
+        match identified.root.is_none() || identified.skipped {
+            true => {
+                self.count(None);
+                Ok(self.allowed(identified.identity, identified.audit))
+            }
+            false => Err(Box::new(identified)),
+        }
+    }
+
     /// The other phases.
     pub async fn authorize(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let work = self.decide(identified, now_unix);
@@ -222,15 +234,20 @@ impl Pipeline {
         if let Some(root) = root {
             self.call_back(root);
         }
-        if let Some(answers) = &self.answers {
-            answers.count(Some(refused.fault));
-        }
+        self.count(Some(refused.fault));
         audit.policy = self.name.clone();
         audit.outcome = refused.fault.label();
         audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
         Box::new(Refusal { refused, audit, explains: self.explains, speaks: self.speaks })
+    }
+
+    /// What its caller is told; `None`: it may go on.
+    fn count(&self, fault: Option<Fault>) {
+        if let Some(answers) = &self.answers {
+            answers.count(fault);
+        }
     }
 
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
