@@ -6,6 +6,7 @@ mod bad_input;
 mod clients;
 mod cold;
 mod contract;
+mod crash;
 mod drain;
 mod forwarded;
 mod hostile;

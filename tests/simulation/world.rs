@@ -2,7 +2,7 @@
 //! time. Everything that is decided is decided by the real rooms; here is only what happens to them.
 
 use crate::chance::Chance;
-use crate::gate::{Gate, Grant, Refused, Request};
+use crate::gate::{Entered, Gate, Grant, Refused, Request};
 use crate::pod::{Phase, Pod, Worker};
 use crate::traffic::Traffic;
 use outrider::admission::{Next, Place};
@@ -408,11 +408,17 @@ impl<'a> World<'a> {
         here.waiting.insert(request);
         self.asked[request].at = Where::Waiting(pod);
         match here.gate.enter(self.now, request, place) {
-            Ok(grants) => {
+            Ok(Entered { grants, displaced }) => {
                 if here.worker == Worker::Stopping {
                     self.ends.between += 1;
                 }
                 let asleep = here.gate.awake().is_none();
+                for request in displaced {
+                    let here = &mut self.pods[pod];
+                    assert!(here.waiting.remove(&request), "lost: displaced who does not wait");
+                    here.reporter.leave(self.now, self.asked[request].proxied);
+                    self.end(request, End::Full);
+                }
                 self.grant(pod, grants);
                 if asleep {
                     self.keep(pod);
@@ -555,7 +561,7 @@ impl<'a> World<'a> {
                 self.end(request, End::Cold);
             }
         } else {
-            let grants = here.gate.started();
+            let grants = here.gate.started(self.now);
             here.worker = Worker::Up(here.gate.awake().expect("it has started"));
             self.grant(pod, grants);
         }
@@ -626,7 +632,10 @@ impl<'a> World<'a> {
             here.reporter.enter(self.now, proxied);
             here.waiting.insert(request);
             match here.gate.enter(self.now, request, place) {
-                Ok(grants) => assert!(grants.is_empty(), "lost: let go to a worker that has died"),
+                Ok(Entered { grants, displaced }) => {
+                    assert!(grants.is_empty(), "lost: let go to a worker that has died");
+                    assert!(displaced.is_empty(), "who comes back takes nobody's place");
+                }
                 Err(refused) => {
                     assert_eq!(refused, Refused::Full, "nobody has tried to start it since");
                     here.waiting.remove(&request);

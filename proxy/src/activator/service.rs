@@ -5,7 +5,7 @@
 
 use super::throttle::{Census, Listed, Pick, Throttle, UNLIMITED};
 use super::way::Account;
-use crate::admission::{self, Admission, QueueLimits};
+use crate::admission::{self, Admission, BANDS_MAX, QueueLimits};
 use crate::config::activator as config;
 use crate::metrics::ActivatorMetrics;
 use crate::outbound::balancers::mix;
@@ -67,7 +67,12 @@ impl Service {
         let seed = u64::from_le_bytes(seed);
         let limits = admission::Limits {
             concurrency: UNLIMITED,
-            queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+            queue: QueueLimits {
+                requests_max: config.queue.requests_max,
+                bytes_max: config.queue.bytes_max,
+                // Callers' priorities are the process's, whatever the service.
+                bands: BANDS_MAX,
+            },
             wait_max: config.queue.wait_max,
             idle_timeout: None,
         };

@@ -6,7 +6,10 @@ use super::service::{Late, Seat, Service};
 use crate::error::Error;
 use crate::forward::Upstream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Places at pods come free whenever an answer ends.
+const SOON: Duration = Duration::from_secs(1);
 
 pub struct Trip {
     service: Arc<Service>,
@@ -25,7 +28,7 @@ impl Trip {
     pub async fn seek(&mut self) -> Result<Option<Upstream>, Error> {
         if self.seat.is_none() {
             let deadline = self.began + self.service.config.queue.wait_max;
-            let late = |_: Late| Error::QueueTimeout { waited: self.began.elapsed() };
+            let late = |_: Late| Error::QueueTimeout { waited: self.began.elapsed(), retry_after: SOON };
             self.seat = self.service.seat(deadline).await.map_err(late)?;
         }
         let Some(seat) = &self.seat else { return Ok(None) };

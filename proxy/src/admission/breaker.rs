@@ -26,11 +26,6 @@ impl Breaker {
         Breaker { limit: limit.max(1), capacity: None, running: 0, cost: 0, busy_since: None, interval_seconds: None }
     }
 
-    /// From now on so many; who runs beyond it may finish.
-    pub fn resize(&mut self, limit: usize) {
-        self.limit = limit.max(1);
-    }
-
     /// Takes a place if one is free.
     pub fn acquire(&mut self, cost: u64, now: Duration) -> bool {
         let fits = self.capacity.is_none_or(|capacity| self.cost.saturating_add(cost) <= capacity);

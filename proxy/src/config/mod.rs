@@ -173,6 +173,7 @@ impl Config {
         match &self.behind {
             Behind::Worker(worker) => worker.command.is_some() || worker.standby.is_some(),
             Behind::Forward(forward) => forward.sleep.is_some(),
+            Behind::Pods(_) => false,
         }
     }
 

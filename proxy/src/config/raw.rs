@@ -175,8 +175,7 @@ impl Raw {
         let kubernetes = self.kubernetes.validate(base, p);
         let queue = self.queue.validate(p);
         let activator = self.activator.map(|activator| activator.validate(base, &kubernetes, &queue, p));
-        let behind = behind(self.worker, self.forward, activator, base, p);
-        let config = Config {
+        let mut config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
             admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
@@ -188,8 +187,8 @@ impl Raw {
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             device: self.device.map(|device| device.validate(base, p)),
             kubernetes: kubernetes.clone(),
-            readiness: self.readiness.and_then(|readiness| readiness.validate(&behind, p)),
-            behind,
+            readiness: None,
+            behind: behind(self.worker, self.forward, activator, base, p),
             queue,
             timeouts: self.timeouts.validate(p),
             limits: self.limits.validate(p),
@@ -205,6 +204,7 @@ impl Raw {
             knative: self.knative.map(|knative| knative.validate(p)),
             upgrade: self.upgrade.map(|upgrade| upgrade.validate(base, p)),
         };
+        config.readiness = self.readiness.and_then(|readiness| readiness.validate(&config.behind, p));
         contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
     }

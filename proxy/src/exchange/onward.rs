@@ -86,7 +86,8 @@ impl Exchange {
             floor.record.band = permit.place().class.band;
             floor.record.waited(permit.waited);
             floor.record.generation = permit.generation();
-            if let Some(upstream) = floor.unless_over(pin!(trip.seek())).await? {
+            let sought = floor.unless_over(pin!(trip.seek())).await?;
+            if let Some(upstream) = sought {
                 floor.deadlines.dispatched();
                 return Ok((permit, trip, upstream));
             }

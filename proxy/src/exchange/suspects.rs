@@ -57,14 +57,14 @@ impl Trial<'_> {
         }
         let waited = self.since.elapsed();
         let Some(left) = self.suspects.wait_max.checked_sub(waited).filter(|left| !left.is_zero()) else {
-            return Err(Error::QueueTimeout { waited });
+            return Err(Error::QueueTimeout { waited, retry_after: PAUSE });
         };
         if matches!(error, Error::Worker { .. }) {
             tokio::time::sleep(PAUSE).await;
         }
         if self.ends >= ACCIDENTS_MAX {
             let turn = tokio::time::timeout(left, self.suspects.one.acquire()).await;
-            let Ok(turn) = turn else { return Err(Error::QueueTimeout { waited: self.since.elapsed() }) };
+            let Ok(turn) = turn else { return Err(Error::QueueTimeout { waited: self.since.elapsed(), retry_after: PAUSE }) };
             self.turn = Some(turn.expect("nobody closes it"));
         }
         Ok(())

@@ -117,7 +117,7 @@ mod tests {
         let hash = "a probe request must contain a non-empty \"K-Network-Hash\" header\n";
         let agent = ("user-agent", "Knative-Activator-Probe");
         type Case<'a> = (&'a [(&'a str, &'a str)], bool, Option<(u16, &'a str)>);
-        let cases: [Case; 14] = [
+        let cases: [Case<'_>; 14] = [
             (&[("K-Network-Probe", "queue")], true, Some((200, "queue"))),
             (&[("K-Network-Probe", "queue"), agent], true, Some((200, "queue"))),
             (&[("K-Network-Probe", "queue"), ("user-agent", "kube-probe/1.33")], true, Some((200, "queue"))),

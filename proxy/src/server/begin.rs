@@ -3,7 +3,7 @@
 use super::{Error, Parts, Running, Server, listeners, signals, sleepers};
 use crate::activator::Activator;
 use crate::auth::Authenticator;
-use crate::config::{Behind, Config};
+use crate::config::{Behind, Config, Worker};
 use crate::dialects::{DIALECTS, Dialect};
 use crate::exchange::Answers;
 use crate::ext_authz::client::Authorizers;
@@ -13,7 +13,6 @@ use crate::record::{Journal, Lines};
 use crate::tls::Identity;
 use crate::worker::Uds;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
 ///
@@ -29,10 +28,13 @@ pub fn guard(config: Config, by: Authenticator, on_ready: impl FnOnce(&Running))
     begin(config, Some(by), on_ready)
 }
 
-fn begin(config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+fn begin(mut config: Config, by: Option<Authenticator>, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
     let dialects: &'static [&'static dyn Dialect] = if by.is_some() { &[] } else { DIALECTS };
     let lines = if config.access_log { Lines::stderr() } else { Lines::None };
     let journal = Journal { metrics: Metrics::new(), lines };
+    if let (Some(_), Behind::Worker(worker)) = (&config.upgrade, &mut config.behind) {
+        own_socket(worker);
+    }
     let target = sleepers::target(&config)?;
     let answers = match &config.behind {
         Behind::Worker(worker) => Answers::Worker(Arc::new(Uds::new(worker.socket.clone(), config.threads + 1))),
@@ -63,4 +65,16 @@ pub(super) fn ready_for_pods(
         activator.answers_keda(listeners::listen("activator.keda", address)?);
     }
     Ok(())
+}
+
+/// Where sidecars succeed each other, the older one's worker goes on until its last stream has ended: the newer one starts
+/// a worker of its own, at the first request, on a socket that is nobody else's. A worker that somebody else starts is
+/// shared.
+fn own_socket(worker: &mut Worker) {
+    if let Some(command) = &mut worker.command {
+        let mut own = worker.socket.as_os_str().to_owned();
+        own.push(format!(".{}", std::process::id()));
+        command.extend(["--socket".to_owned(), own.to_string_lossy().into_owned()]);
+        worker.socket = own.into();
+    }
 }

@@ -64,6 +64,7 @@ fn waking(config: &Config) -> Option<&Waking> {
     match &config.behind {
         Behind::Worker(worker) => Some(&worker.waking),
         Behind::Forward(forward) => forward.sleep.as_ref().map(|sleep| &sleep.waking),
+        Behind::Pods(_) => None,
     }
 }
 

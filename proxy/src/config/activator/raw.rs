@@ -190,6 +190,7 @@ impl RawService {
             idle_timeout: p.duration(&at("idle_timeout"), &self.idle_timeout, seconds(4)),
             response_timeout: p.optional(&at("response_timeout"), &self.response_timeout, None),
             start_timeout: seconds(60),
+            sleep: None,
         }
     }
 }

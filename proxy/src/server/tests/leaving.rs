@@ -171,7 +171,8 @@ async fn does_a_newer_sidecar_take_over_without_a_caller_noticing() {
     let (listen, admin) = (old.running.listen, old.running.admin);
     let config = config.replacen("127.0.0.1:0", &listen.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
     wait_for(|| folder.path().join("upgrade.sock").exists());
-    let running = streams(listen, 200).await;
+    let mut running = streams(listen, 100).await;
+    running.extend(streams(listen, 100).await);
     wait_for(|| old.exchange.admission.snapshot().running == 200);
     let over = Arc::new(std::sync::atomic::AtomicBool::default());
     let load: Vec<_> = (0..2)
