@@ -52,11 +52,6 @@ impl Breaker {
         }
     }
 
-    /// From now on so many at once.
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit.max(1);
-    }
-
     /// From now on so much at once.
     pub fn set_capacity(&mut self, capacity: Option<u64>) {
         self.capacity = capacity;
@@ -118,7 +113,7 @@ mod tests {
     fn do_those_who_run_finish_when_the_limit_is_lowered() {
         let mut breaker = Breaker::new(10);
         assert!((0..10).all(|_| breaker.acquire(1, NOW)));
-        breaker.set_limit(3);
+        breaker.resize(3);
         for left in (0..10).rev() {
             assert!(!breaker.acquire(1, NOW), "{left} too many run");
             breaker.release(1, NOW);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 impl Admission {
     /// From now on so many may run at once; those beyond it may finish.
     pub fn resize(self: &Arc<Self>, limit: usize) {
-        self.set_concurrency(limit);
+        self.lock().breaker.resize(limit);
+        self.settle(None);
     }
 
     /// Nobody is there any more, as may happen: whoever comes waits, and wakes.

@@ -238,12 +238,6 @@ impl Admission {
         self.settle(None);
     }
 
-    /// Requests the worker is given at once from now on; those who run finish.
-    pub fn set_concurrency(self: &Arc<Self>, limit: usize) {
-        self.lock().breaker.set_limit(limit);
-        self.settle(None);
-    }
-
     /// The connection to that worker broke: the next request wakes another.
     pub fn lost(&self, generation: u64) {
         let mut gate = self.lock();

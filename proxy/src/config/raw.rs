@@ -234,7 +234,7 @@ fn contradictions(config: &Config, p: &mut Problems) {
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");
     }
-    if matches!(config.behind, Behind::Forward(_)) && config.queue.cost == Cost::Tokens {
+    if !matches!(config.behind, Behind::Worker(_)) && config.queue.cost == Cost::Tokens {
         p.add("queue.cost", "a foreign server's requests are not read, so their tokens are unknown here; use requests");
     }
     if config.queue.bytes_max < config.limits.body_bytes_max {

@@ -24,7 +24,7 @@ pub const AT_ONCE: HeaderName = HeaderName::from_static("x-outrider-no-queue");
 const KEPT_BYTES_MAX: usize = 256 << 10;
 const REFUSED_BY: &str = "x-outrider-refused-by";
 /// Parts of a sidecar that refuse before anything was begun, and because of nothing that the request says.
-const MAY_GO_ELSEWHERE: &[&str] = &["queue", "admission", "proxy"];
+const MAY_GO_ELSEWHERE: &[&str] = &["queue", "cold", "proxy"];
 
 /// How TLS to a pod is made; the same for all pods of a service.
 #[derive(Clone)]
