@@ -52,6 +52,11 @@ impl Breaker {
         }
     }
 
+    /// From now on so many at once; who runs beyond it may finish.
+    pub fn resize(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     /// From now on so much at once.
     pub fn set_capacity(&mut self, capacity: Option<u64>) {
         self.capacity = capacity;
