@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
 export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 
-.PHONY: demo test build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
+.PHONY: demo test simulation build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
 .DEFAULT_GOAL := build
 
 build: tools                ## the two binaries, release
@@ -18,6 +18,9 @@ demo: build                 ## a real model behind the sidecar, and one chat wit
 
 test: build models clients  ## everything .ci/run runs
 	$(CARGO) test --release --workspace --lib --bins --tests
+
+simulation:                 ## weeks of traffic in virtual time; SEEDS=10000 for the long run, SEED=17 for one again
+	$(CARGO) test --release -p outrider --test simulation -- --nocapture
 
 e2e: build models clients   ## only the end-to-end runs
 	$(CARGO) test --release -p outrider-tests --test e2e
@@ -41,6 +44,7 @@ bench: build models clients ## ratios beside peers and floors, into tests/bench/
 	$(PYTHON) tests/bench/bench.py
 	$(PYTHON) tests/bench/mesh.py
 	$(PYTHON) tests/bench/merged.py
+	$(PYTHON) tests/bench/wake.py
 
 fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
 	tests/fuzz/run

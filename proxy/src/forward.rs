@@ -7,6 +7,7 @@ mod carry;
 mod edits;
 mod failure;
 mod gauge;
+mod pods;
 mod pool;
 mod stream;
 mod streams;
@@ -14,17 +15,19 @@ pub mod usage;
 mod wire;
 
 pub use edits::{Edit, edits, edits_of};
+pub use pods::{AT_ONCE, Secure, can_be_kept};
 pub use pool::Pool;
 pub use streams::Streams;
 pub use usage::BYTES_PER_TOKEN;
 
 use crate::accept::{Busy, Target};
+use crate::activator::Trip;
 use crate::admission::{Admission, Permit, Place, Ticket};
 use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{Meter, Rights, TRIES, explain};
+use crate::exchange::{Deadlines, Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
@@ -56,6 +59,8 @@ pub enum Upstream {
     Intercepted(SocketAddr),
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// A pod of an activator's that must prove who it is.
+    Secured(SocketAddr, Secure),
 }
 
 /// As configured.
@@ -70,6 +75,8 @@ struct Timeouts {
 /// Fields are dropped in this order: the place is given away before the record is written, and while the connection is
 /// still busy.
 pub struct Handover {
+    /// Where one of several pods answers.
+    trip: Option<Trip>,
     /// Absent only while it is changed for a new one.
     permit: Option<Permit>,
     admission: Arc<Admission>,
@@ -78,6 +85,8 @@ pub struct Handover {
     upstream: Upstream,
     h2c: bool,
     timeouts: Timeouts,
+    /// The operator's clocks of the whole request.
+    pub deadlines: Deadlines,
     edits: Vec<Edit>,
     gauge: Gauge,
     /// When a stream's last event was said by us.
@@ -103,19 +112,22 @@ pub struct Passage {
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
     pub meter: Meter,
+    /// Where one of several pods answers.
+    pub trip: Option<Trip>,
+    pub deadlines: Deadlines,
 }
 
 impl Handover {
     pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
+        let Passage { permit, admission, head, dialect, upstream, edits, meter, trip, deadlines } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
             Protocol::Auto => is_grpc(&head),
         };
-        let timeouts =
-            Timeouts { connect: config.connect_timeout, response: config.response_timeout };
+        let timeouts = Timeouts { connect: config.connect_timeout, response: config.response_timeout };
         Handover {
+            trip,
             permit: Some(permit),
             admission,
             head,
@@ -123,6 +135,7 @@ impl Handover {
             upstream,
             h2c,
             timeouts,
+            deadlines,
             edits,
             gauge: Gauge::new(meter),
             said_at: None,
@@ -138,9 +151,15 @@ impl Handover {
     /// It took no connection: nothing was sent, so the request may wait for the next one, in its old place. False if it
     /// has waited often enough.
     pub fn may_wait(&mut self) -> bool {
+        if let Some(trip) = &mut self.trip {
+            // Another pod, or the queue, for as long as the queue has patience.
+            trip.failed();
+            return true;
+        }
         let again = self.record.tries < TRIES;
         if again && let Some(permit) = self.permit.take() {
             self.place = Some(permit.place());
+            self.deadlines.recalled();
             let generation = permit.generation();
             drop(permit);
             self.admission.lost(generation);
@@ -150,11 +169,19 @@ impl Handover {
 
     /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
     pub async fn settle(&mut self) -> Result<(), Error> {
+        if self.trip.is_some() {
+            return self.settle_at_a_pod().await;
+        }
+        self.queue().await
+    }
+
+    async fn queue(&mut self) -> Result<(), Error> {
         if self.permit.is_some() {
             return Ok(());
         }
-        match self.admission.admit(Ticket { bytes: 0, place: self.place }).await {
+        match self.admission.admit(Ticket { place: self.place, ..Ticket::default() }).await {
             Ok(permit) => {
+                self.deadlines.dispatched();
                 self.record.tries += 1;
                 self.record.waited(permit.waited);
                 self.record.generation = permit.generation();
@@ -171,6 +198,11 @@ impl Handover {
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.taken_in();
+            self.deadlines.wrote();
+            if self.record.status == 101 {
+                self.deadlines.upgraded();
+            }
             self.gauge.begins(self.record.status, &response.headers);
             for (name, value) in &self.gauge.headers() {
                 let _ = response.insert_header(name, value);
@@ -186,6 +218,7 @@ impl Handover {
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
     pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
         self.rights.must_last()?;
+        self.deadlines.must_last()?;
         if self.busy.facts().is_over() {
             return Err(Error::Draining);
         }
@@ -195,6 +228,7 @@ impl Handover {
             return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
+        self.deadlines.wrote();
         self.record.sent(bytes.len());
         let told = self.gauge.piece(bytes);
         self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
@@ -227,6 +261,9 @@ impl Handover {
     /// A piece of the request passes, unless it is too much.
     pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
+        if self.upgraded {
+            self.deadlines.wrote();
+        }
         if self.record.request_bytes > bytes_max && !self.upgraded {
             return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
@@ -235,7 +272,7 @@ impl Handover {
 
     /// The passage failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn refused(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
-        if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
+        if let (Error::WorkerGone, Some(permit), None) = (&error, &self.permit, &self.trip) {
             // Whoever comes next waits until it takes connections again.
             self.admission.lost(permit.generation());
         }

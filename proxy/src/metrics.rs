@@ -4,22 +4,32 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod activator;
 mod auth;
+mod autoscale;
 mod gateways;
+mod process;
+mod queue;
 mod verdicts;
+mod wake;
 
+pub use activator::ActivatorMetrics;
 pub use auth::AuthMetrics;
+pub use autoscale::AutoscaleMetrics;
 
 use crate::admission::Snapshot;
 use crate::ext_authz::server::Counted;
 use crate::policy::Watched;
 use crate::tls::Status;
+use process::Process;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Counter, CounterVec, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use queue::QueueMetrics;
 use verdicts::VerdictMetrics;
+use wake::WakeMetrics;
 
 /// As OpenTelemetry advises for `gen_ai.server.request.duration`.
 const DURATION_BUCKETS: &[f64] =
@@ -37,7 +47,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     pub request_seconds: HistogramVec,
     pub first_token_seconds: HistogramVec,
-    pub queue_wait_seconds: Histogram,
+    pub queue: QueueMetrics,
     pub tokens: IntCounterVec,
     pub body_bytes: IntCounterVec,
     pub in_flight: IntGauge,
@@ -48,10 +58,11 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub activator: ActivatorMetrics,
+    pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
+    pub wake: WakeMetrics,
     running: IntGauge,
-    waiting: IntGauge,
-    waiting_bytes: IntGauge,
     draining: IntGauge,
     worker_state: IntGaugeVec,
     worker_starts: IntCounter,
@@ -165,13 +176,6 @@ impl RateMetrics {
     }
 }
 
-/// As every Prometheus client library names them.
-struct Process {
-    resident_bytes: IntGauge,
-    cpu_seconds: Counter,
-    open_fds: IntGauge,
-}
-
 /// Registers a family. A name used twice is a mistake in this file, seen by the first test that runs.
 struct Ledger(Registry);
 
@@ -184,6 +188,10 @@ impl Ledger {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn reals(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.add(CounterVec::new(Opts::new(name, help), labels))
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
@@ -204,19 +212,6 @@ impl Ledger {
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
-    }
-}
-
-impl Process {
-    fn new(l: &Ledger) -> Self {
-        let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
-        let start = l.real("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
-        start.set(crate::record::unix_now().as_secs_f64());
-        Process {
-            resident_bytes: l.gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-            cpu_seconds: l.add(cpu),
-            open_fds: l.gauge("process_open_fds", "Number of open file descriptors."),
-        }
     }
 }
 
@@ -252,7 +247,6 @@ impl Default for Metrics {
 impl Metrics {
     pub fn new() -> Self {
         let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
-        let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
                 "outrider_requests_total",
@@ -271,7 +265,7 @@ impl Metrics {
                 asked,
                 FIRST_TOKEN_BUCKETS,
             ),
-            queue_wait_seconds: l.add(Histogram::with_opts(wait.buckets(WAIT_BUCKETS.to_vec()))),
+            queue: QueueMetrics::new(&l),
             tokens: l.counters("outrider_tokens_total", "LLM tokens, `input` and `output`.", &["type"]),
             body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
             in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
@@ -290,10 +284,11 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            activator: ActivatorMetrics::new(&l),
+            autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
+            wake: WakeMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
-            waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
-            waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
             worker_state: l.gauges("outrider_worker_state", "1 for the worker's state, 0 for others.", &["state"]),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
@@ -347,8 +342,7 @@ impl Metrics {
     /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
     pub fn expose(&self, snapshot: &Snapshot) -> String {
         self.running.set(snapshot.running as i64);
-        self.waiting.set(snapshot.waiting as i64);
-        self.waiting_bytes.set(snapshot.waiting_bytes as i64);
+        self.queue.tell(snapshot);
         self.draining.set(i64::from(snapshot.draining));
         for state in WORKER_STATES {
             self.worker_state.with_label_values(&[state]).set(i64::from(*state == snapshot.worker));
@@ -373,30 +367,12 @@ fn raise(counter: &Counter, value: f64) {
     counter.inc_by((value - counter.get()).max(0.0));
 }
 
-impl Process {
-    /// From `/proc/self` (proc(5)); where there is none, the gauges stay 0.
-    fn measure(&self) {
-        // SAFETY: asks for two constants of the running system.
-        let (page, ticks) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
-        if let Ok(text) = std::fs::read_to_string("/proc/self/statm") {
-            let pages: i64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
-            self.resident_bytes.set(pages * page);
-        }
-        if let Ok(text) = std::fs::read_to_string("/proc/self/stat") {
-            // The second field is a name in brackets that may hold anything; utime and stime are 11 and 12 after it.
-            let after = text.rsplit_once(") ").map_or("", |(_, after)| after);
-            let field = |at| after.split(' ').nth(at).and_then(|field: &str| field.parse::<f64>().ok()).unwrap_or(0.0);
-            raise(&self.cpu_seconds, (field(11) + field(12)) / ticks.max(1) as f64);
-        }
-        if let Ok(folder) = std::fs::read_dir("/proc/self/fd") {
-            self.open_fds.set(folder.count() as i64);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::autoscale::{Autoscale, Path, Settings, Surroundings};
+    use crate::scale::stats::Report;
+    use std::time::Duration;
 
     #[test]
     fn is_the_exposition_what_dashboards_rely_on() {
@@ -418,6 +394,12 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        let mut autoscale = Autoscale::new(Settings::default(), 0, 0, Duration::ZERO);
+        autoscale.observe(Duration::ZERO, &Report { concurrency: 1.0, ..Report::default() });
+        let outcome = autoscale.tick(Duration::ZERO, Surroundings { ready: Some(0), path: Path::default() });
+        metrics.autoscale.decided("chat", &outcome, Some(0));
+        metrics.autoscale.scrapes.with_label_values(&["chat", "ok"]).inc();
+        metrics.autoscale.scalings.with_label_values(&["chat", "ok"]).inc();
         metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
         metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
@@ -426,7 +408,9 @@ mod tests {
         let memory: std::sync::Arc<dyn crate::auth::verdicts::Remembers> =
             std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
         metrics.verdicts.tell(&[("token_review", memory)]);
-        let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
+        metrics.wake.tell(&[("loading", 1.5)]);
+        metrics.queue.waited(0, std::time::Duration::from_millis(5));
+        let snapshot = Snapshot { worker: "awake", starts: 3, bands: 1, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);
         let families: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();

@@ -77,6 +77,8 @@ pub struct Record {
     /// LLM tokens: prompt, completion.
     pub usage: (u64, u64),
     pub queue_wait: Option<Duration>,
+    /// Of the queue it waited in.
+    pub band: u8,
     pub first_byte: Option<Duration>,
     pub first_token: Option<Duration>,
     pub tries: u32,
@@ -113,6 +115,7 @@ impl Record {
             response_bytes: 0,
             usage: (0, 0),
             queue_wait: None,
+            band: 0,
             first_byte: None,
             first_token: None,
             tries: 0,
@@ -166,7 +169,7 @@ impl Record {
             m.first_token_seconds.with_label_values(&asked).observe(first.as_secs_f64());
         }
         if let Some(waited) = self.queue_wait {
-            m.queue_wait_seconds.observe(waited.as_secs_f64());
+            m.queue.waited(self.band, waited);
         }
         for (kind, count) in [("input", self.usage.0), ("output", self.usage.1)] {
             if count > 0 {

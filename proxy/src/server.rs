@@ -9,19 +9,22 @@ mod begin;
 mod callers;
 mod door;
 mod drain;
+mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
+mod sleepers;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
+use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter};
-use crate::ext_authz::client::Authorizers;
+use crate::exchange::{Answers, Classes, Exchange, Limiter, Suspects};
+use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
@@ -35,12 +38,15 @@ use authorizer::Counter;
 pub use begin::{guard, run};
 use door::App;
 use drain::Drain;
+use handover::Ports;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use way_out::{Door, WayOut};
@@ -66,6 +72,10 @@ pub struct Running {
 pub enum Error {
     #[error("cannot listen on {address} ({path}): {source}; {advice}")]
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
+    #[error(
+        "the older server at {path} (upgrade.socket) did not hand over its sockets: {source}; end it, and start again"
+    )]
+    Upgrade { path: std::path::PathBuf, source: std::io::Error },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
@@ -74,10 +84,14 @@ pub enum Error {
     AuthConfig(Vec<Problem>),
     #[error("audit.path: {0}; name a file in a folder that this process may write")]
     Audit(std::io::Error),
+    #[error("device.group: {} cannot be shared: {source}; all who share it must be able to write there", group.display())]
+    Device { group: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
+    #[error("{0}")]
+    Activator(#[from] BadService),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -91,6 +105,9 @@ pub struct Parts {
     /// In the place of what the configuration says of callers.
     pub by: Option<Authenticator>,
 }
+
+/// Listeners that answer operators; dropped, they are closed.
+type Windows = JoinSet<()>;
 
 /// Everything open, nothing running.
 pub struct Server {
@@ -107,6 +124,8 @@ pub struct Server {
     healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
     counter: Option<Counter>,
+    ports: Ports,
+    prober: Option<Arc<admin::Prober>>,
     cut: watch::Sender<bool>,
 }
 
@@ -117,17 +136,19 @@ impl Server {
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
         let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
-        let listener = listeners::listen("listen", config.listen)?;
-        let admin = listeners::listen("admin", config.admin)?;
-        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
-        let way_out = WayOut::open(&config, &identity, &journal)?;
-        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
+        let mut doors = Ports::open(config.upgrade.as_ref())?;
+        let listener = doors.listen("listen", config.listen)?;
+        let admin = doors.listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| doors.listen("healthz", address)).transpose()?;
+        let way_out = WayOut::open(&config, &identity, &journal, &mut doors)?;
+        let asked = journal.metrics.authorizations();
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, asked, &mut doors)?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
+        begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-        let asked = journal.metrics.ext_authz();
-        let authorizers = Arc::new(Authorizers::new(providers, config.threads + 1, config.xfcc, asked));
+        let authorizers = begin::authorizers(&config, &journal);
+        let admission = Admission::new(admission_limits(&config));
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
             identity: identity.clone().filter(|_| config.tls.any()),
@@ -137,25 +158,31 @@ impl Server {
             authenticator: authenticator.clone(),
             limits: config.limits.clone(),
             journal: journal.clone(),
+            wakes: sleepers::wakes(&config, &admission),
         }));
         let (cut, to_cut) = watch::channel(false);
-        let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
         let exchange = Arc::new(Exchange {
             dialects: parts.dialects,
             authenticator,
             revocations: Arc::default(),
             policies,
             authorizers,
-            admission: Admission::new(admission_limits(&config)),
+            admission,
             answers: parts.answers,
             xfcc: config.xfcc,
             ports,
-            known: Arc::new(Known::new(models, unix_now().as_secs())),
+            known: Arc::new(known(&config)),
             limits: config.limits.clone(),
+            cold: config.cold,
+            timeouts: config.timeouts,
+            classes: Classes::new(&config.queue),
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
+            leaving: Arc::default(),
+            suspects: Suspects::new(config.queue.wait_max),
             cut: to_cut,
         });
+        let prober = config.readiness.clone().map(admin::Prober::new);
         Ok(Server {
             config,
             exchange,
@@ -169,6 +196,8 @@ impl Server {
             healthz,
             way_out,
             counter,
+            ports: doors,
+            prober,
             cut,
         })
     }
@@ -190,9 +219,10 @@ impl Server {
             let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
+            let knative = self.knative();
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = App::new(self.exchange.clone(), &self.config);
+                let app = App::new(self.exchange.clone(), &self.config, knative.clone());
                 apps.push(app.clone());
                 let seat = Seat {
                     number,
@@ -213,15 +243,21 @@ impl Server {
                 })?;
             }
             drop((alive, seated));
-            let (end_worker, worker_ended) = self.staff(running)?;
+            let (end_worker, worker_ended, mut windows) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
-            drop(self.listener);
+            drop((self.listener, self.admin));
             let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
-            let timeout = self.config.drain.timeout;
-            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
-            let deadline = drain.when_told(&mut stop).await;
+            let config = &self.config.drain;
+            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, config, all_gone };
+            let succeeded = async {
+                let timeout = self.ports.succeeded().await;
+                // What is asked there must be answered by whoever answers from now on.
+                windows.abort_all();
+                timeout
+            };
+            let deadline = drain.when_told(&mut stop, succeeded).await;
             if let Some(counter) = counter {
                 counter.drain(deadline.saturating_duration_since(Instant::now())).await;
             }
@@ -236,20 +272,30 @@ impl Server {
         })
     }
 
-    /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
-    /// told to end by the first half of what is returned and has ended when the second half resolves.
-    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+    /// What a Knative pod expects, where this is one.
+    fn knative(&self) -> Option<Arc<Knative>> {
+        let knative = self.config.knative.as_ref().filter(|knative| knative.probes);
+        knative.map(|_| Arc::new(Knative::new(self.exchange.leaving.clone(), self.prober.clone())))
+    }
+
+    /// Starts what runs beside the callers: the windows for operators, certificate rotation, and the worker's keeper, which
+    /// is told to end by the first thing that is returned and has ended when the second resolves.
+    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, JoinHandle<()>, Windows), Error> {
+        let mut windows = Windows::new();
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
-        tokio::spawn(admin::serve(admin, Arc::new(office)));
+        windows.spawn(admin::serve(admin, Arc::new(office.asking(self.prober.clone()))));
         if let Some(healthz) = self.healthz.take() {
             let identity = self.identity.clone().filter(|_| self.config.tls.any());
-            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+            windows.spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
         }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
+        if let Answers::Pods(activator) = &self.exchange.answers {
+            activator.staff(&self.exchange.journal.metrics);
+        }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -257,9 +303,10 @@ impl Server {
         if let Some(way_out) = &self.way_out {
             way_out.staff();
         }
+        self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
-        Ok((end, tokio::spawn(keeper)))
+        Ok((end, tokio::spawn(keeper), windows))
     }
 }
 
@@ -331,14 +378,29 @@ const UNLIMITED: usize = usize::MAX >> 1;
 fn admission_limits(config: &Config) -> admission::Limits {
     let (concurrency, idle_timeout) = match &config.behind {
         Behind::Worker(worker) => (worker.concurrency, worker.idle_timeout),
-        Behind::Forward(forward) => (forward.concurrency.unwrap_or(UNLIMITED), None),
+        Behind::Forward(forward) => {
+            let idle_timeout = forward.sleep.as_ref().and_then(|sleep| sleep.after);
+            (forward.concurrency.unwrap_or(UNLIMITED), idle_timeout)
+        }
+        // Each service has an admission of its own; nobody waits in this one.
+        Behind::Pods(_) => (UNLIMITED, None),
     };
     admission::Limits {
         concurrency,
-        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        queue: QueueLimits {
+            requests_max: config.queue.requests_max,
+            bytes_max: config.queue.bytes_max,
+            bands: config.queue.fairness.bands().len(),
+        },
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
+}
+
+/// Models by their names, of which nothing else is known yet.
+fn known(config: &Config) -> Known {
+    let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
+    Known::new(models, unix_now().as_secs())
 }
 
 /// Those we listen on ourselves.

@@ -11,5 +11,6 @@ pub mod models;
 pub mod parent;
 pub mod sampler;
 pub mod server;
+pub mod standby;
 pub mod tokenizer;
 pub mod weights;

@@ -3,7 +3,8 @@
 //!
 //! However many wait, there is one start. A failed start is told to everybody who waited, once, and the next is put
 //! off, longer each time. A worker is stopped only while nobody runs or waits; whoever comes after that waits for the
-//! next start.
+//! next start. It may be wished for before anybody comes, and it may be sent to sleep before its time: both are wishes, and
+//! whoever runs or waits comes first.
 
 use std::time::Duration;
 
@@ -43,13 +44,17 @@ pub struct Wake {
     /// `None`: never sleeps once awake.
     idle_timeout: Option<Duration>,
     failures: u32,
+    /// Somebody wants it there before the first request.
+    wished: bool,
+    /// Somebody wants it gone, if it is idle.
+    sent: bool,
     /// Counts the workers that were started; the current one while awake.
     generation: u64,
 }
 
 impl Wake {
     pub fn new(idle_timeout: Option<Duration>) -> Self {
-        Wake { state: State::Asleep, idle_timeout, failures: 0, generation: 0 }
+        Wake { state: State::Asleep, idle_timeout, failures: 0, wished: false, sent: false, generation: 0 }
     }
 
     pub fn state(&self) -> &State {
@@ -71,10 +76,12 @@ impl Wake {
 
     /// Decides, given how many run and wait.
     pub fn next(&mut self, now: Duration, running: usize, waiting: usize) -> Next {
-        let may_start = waiting > 0 && self.refuses(now).is_none();
+        let may_start = (waiting > 0 || self.wished) && self.refuses(now).is_none();
+        let sent = std::mem::take(&mut self.sent);
         match &mut self.state {
             State::Asleep | State::Backoff { .. } if may_start => {
                 self.state = State::Waking { since: now };
+                self.wished = false;
                 Next::Start
             }
             State::Awake { idle_since } => {
@@ -86,7 +93,7 @@ impl Wake {
                 }
                 let since = *idle_since.get_or_insert(now);
                 match self.idle_timeout.map(|timeout| since + timeout) {
-                    Some(end) if end <= now => {
+                    end if sent || end.is_some_and(|end| end <= now) => {
                         self.state = State::Stopping;
                         Next::Stop
                     }
@@ -94,6 +101,35 @@ impl Wake {
                 }
             }
             _ => Next::Wait(None),
+        }
+    }
+
+    /// It is wanted before anybody waits for it: once, however the start goes. An awake one is idle from now.
+    ///
+    /// # Errors
+    /// How long nobody can be helped, and why.
+    pub fn wish(&mut self, now: Duration) -> Result<(), (Duration, String)> {
+        if let Some((pause, reason)) = self.refuses(now) {
+            return Err((pause, reason.to_owned()));
+        }
+        match &mut self.state {
+            State::Awake { idle_since: Some(since) } => *since = now,
+            State::Awake { .. } | State::Waking { .. } => {}
+            State::Asleep | State::Stopping | State::Backoff { .. } => self.wished = true,
+        }
+        Ok(())
+    }
+
+    /// It may sleep now, if nobody runs or waits when the keeper looks.
+    pub fn send(&mut self) {
+        self.sent = matches!(self.state, State::Awake { .. });
+    }
+
+    /// How long it has been idle; `None` unless it is awake and nobody has come since.
+    pub fn idle(&self, now: Duration) -> Option<Duration> {
+        match &self.state {
+            State::Awake { idle_since } => idle_since.map(|since| now.saturating_sub(since)),
+            _ => None,
         }
     }
 
@@ -135,6 +171,7 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -195,5 +232,141 @@ mod tests {
         wake.started();
         assert!(!wake.lost(1), "the new one is not the one that was lost");
         assert_eq!(wake.awake(), Some(2));
+    }
+
+    #[test]
+    fn is_a_wish_granted_once_and_an_idle_one_sent_to_sleep() {
+        let mut wake = Wake::new(Some(at(60)));
+        wake.wish(at(0)).unwrap();
+        assert_eq!(wake.next(at(0), 0, 0), Next::Start, "before anybody waits");
+        wake.wish(at(0)).unwrap();
+        assert_eq!(wake.next(at(0), 0, 0), Next::Wait(None), "one start");
+        wake.started();
+        assert_eq!(wake.next(at(1), 0, 0), Next::Wait(Some(at(61))));
+        wake.send();
+        assert_eq!(wake.next(at(2), 1, 0), Next::Wait(Some(at(62))), "whoever runs comes first");
+        wake.rests(at(3));
+        assert_eq!(wake.next(at(3), 0, 0), Next::Wait(Some(at(63))), "and the wish was for that moment only");
+        wake.send();
+        assert_eq!(wake.next(at(4), 0, 0), Next::Stop);
+        wake.wish(at(4)).unwrap();
+        assert_eq!(wake.next(at(4), 0, 0), Next::Wait(None), "it still stops");
+        wake.stopped();
+        assert_eq!(wake.next(at(5), 0, 0), Next::Start);
+        wake.start_failed(at(6), "no memory".into());
+        assert_eq!(wake.wish(at(6)), Err((at(1), "no memory".into())));
+        assert_eq!(wake.next(at(60), 0, 0), Next::Wait(None), "a wish is granted once");
+    }
+
+    /// What may happen, in any order.
+    #[derive(Clone, Copy, Debug)]
+    enum Happens {
+        Comes,
+        Leaves,
+        Ends,
+        Passes(u64),
+        Wish,
+        Send,
+        Crash,
+        /// What is under way ends: a start well or not, a stop.
+        Done(bool),
+    }
+
+    fn happenings() -> impl Strategy<Value = Vec<Happens>> {
+        let one = prop_oneof![
+            4 => Just(Happens::Comes),
+            1 => Just(Happens::Leaves),
+            4 => Just(Happens::Ends),
+            3 => (0u64..20).prop_map(Happens::Passes),
+            1 => Just(Happens::Wish),
+            1 => Just(Happens::Send),
+            1 => Just(Happens::Crash),
+            4 => (0u8..4).prop_map(|luck| Happens::Done(luck > 0)),
+        ];
+        prop::collection::vec(one, 0..200)
+    }
+
+    /// The shell around it, in virtual time: what runs, who waits, and what the target is doing.
+    #[derive(Default)]
+    struct World {
+        now: Duration,
+        running: usize,
+        waiting: usize,
+        starting: bool,
+        stopping: bool,
+        /// What really is there.
+        there: bool,
+    }
+
+    proptest! {
+        /// However requests, their ends, wishes, crashes and starts interleave: never two starts, never a stop while
+        /// somebody runs or waits, nobody is forgotten, and whoever comes between "idle" and "stopped" is served by the
+        /// next start.
+        #[test]
+        fn is_nobody_lost_whatever_the_order(happenings in happenings(), idle in prop::option::of(1u64..10)) {
+            let mut wake = Wake::new(idle.map(at));
+            let mut world = World::default();
+            for happens in happenings {
+                match happens {
+                    Happens::Comes if wake.refuses(world.now).is_some() => {}
+                    Happens::Comes => world.waiting += 1,
+                    Happens::Leaves => {
+                        world.waiting = world.waiting.saturating_sub(1);
+                        if world.running + world.waiting == 0 { wake.rests(world.now) }
+                    }
+                    Happens::Ends if world.running > 0 => {
+                        world.running -= 1;
+                        if world.running + world.waiting == 0 { wake.rests(world.now) }
+                    }
+                    Happens::Ends => {}
+                    Happens::Passes(seconds) => world.now += at(seconds),
+                    Happens::Wish => drop(wake.wish(world.now)),
+                    Happens::Send => wake.send(),
+                    Happens::Crash if world.there && !world.stopping => {
+                        world.there = false;
+                        // Those who ran have failed or wait again; either way their places are back.
+                        world.running = 0;
+                        prop_assert!(wake.lost(wake.awake().expect("it was there")));
+                    }
+                    Happens::Crash => {}
+                    Happens::Done(well) if world.starting => {
+                        world.starting = false;
+                        if well {
+                            world.there = true;
+                            wake.started();
+                        } else {
+                            wake.start_failed(world.now, "no".into());
+                            world.waiting = 0;
+                        }
+                    }
+                    Happens::Done(_) if world.stopping => {
+                        (world.stopping, world.there) = (false, false);
+                        wake.stopped();
+                    }
+                    Happens::Done(_) => {}
+                }
+                if wake.awake().is_some() {
+                    prop_assert!(world.there && !world.stopping, "a place is given only at a worker that is there");
+                    world.running += std::mem::take(&mut world.waiting);
+                }
+                // The keeper acts on one thing at a time.
+                if !world.starting && !world.stopping {
+                    match wake.next(world.now, world.running, world.waiting) {
+                        Next::Start => {
+                            prop_assert!(!world.there, "never two");
+                            world.starting = true;
+                        }
+                        Next::Stop => {
+                            prop_assert!(world.there && world.running + world.waiting == 0);
+                            world.stopping = true;
+                        }
+                        Next::Wait(_) => {
+                            let forgotten = world.waiting > 0 && wake.refuses(world.now).is_none();
+                            prop_assert!(!forgotten, "{:?} while {} wait", wake.state(), world.waiting);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

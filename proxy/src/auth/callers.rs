@@ -55,7 +55,8 @@ pub struct Caller {
     entry: Option<Box<Entry>>,
 }
 
-/// A caller who may go on. Only [`Authenticator::authorize`] makes one, so no stage after it can be reached without.
+/// A caller who may go on. Only [`Authenticator::authorize`] and [`Caller::settle`] make one, so no stage after it can be
+/// reached without.
 #[derive(Debug)]
 pub struct Authorized {
     allowed: Allowed,

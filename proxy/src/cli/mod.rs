@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+pub mod activator;
 pub mod api_key;
 pub mod authorize;
 pub mod certs;

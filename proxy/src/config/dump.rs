@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Behind, Config, Destination, Forward, Method, Worker};
+use super::{Behind, Config, Destination, Forward, Method, Sleep, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -35,16 +35,18 @@ impl Config {
                 "providers": policy.providers.iter().map(|(name, it)| (name.clone(), it.dump())).collect::<Value>(),
             })),
             "xfcc": self.xfcc.name(),
-            "worker": self.worker().map(worker),
+            "worker": self.worker().map(Worker::dump),
             "forward": match &self.behind {
                 Behind::Forward(to) => Some(forward(to)),
-                Behind::Worker(_) => None,
+                Behind::Worker(_) | Behind::Pods(_) => None,
             },
-            "queue": {
-                "requests_max": self.queue.requests_max,
-                "bytes_max": self.queue.bytes_max,
-                "wait_max_seconds": seconds(self.queue.wait_max),
+            "activator": match &self.behind {
+                Behind::Pods(activator) => Some(activator.dump()),
+                Behind::Worker(_) | Behind::Forward(_) => None,
             },
+            "device": self.device.as_ref().map(|device| device.dump()),
+            "queue": self.queue.dump(),
+            "timeouts": self.timeouts.dump(),
             "limits": {
                 "body_bytes_max": limits.body_bytes_max,
                 "body_timeout_seconds": seconds(limits.body_timeout),
@@ -58,30 +60,20 @@ impl Config {
                 "connection_age_max_seconds": limits.connection_age_max.map(seconds),
                 "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
             },
+            "cold": self.cold.dump(),
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
             "audit": self.audit.as_ref().map(|audit| audit.dump()),
-            "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "drain": self.drain.dump(),
             "probes": self.probes.dump(),
             "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
             "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
+            "readiness": self.readiness.as_ref().map(|readiness| readiness.dump()),
+            "knative": self.knative.as_ref().map(|knative| knative.dump()),
+            "upgrade": self.upgrade.as_ref().map(|upgrade| upgrade.dump()),
         })
     }
-}
-
-fn worker(worker: &Worker) -> Value {
-    let command = worker.command.as_ref();
-    let command =
-        command.map(|words| json!({"program": words[0], "arguments": format!("{} not shown", words.len() - 1)}));
-    json!({
-        "socket": worker.socket,
-        "command": command,
-        "models": worker.models,
-        "concurrency": worker.concurrency,
-        "idle_timeout_seconds": worker.idle_timeout.map(seconds),
-        "start_timeout_seconds": seconds(worker.start_timeout),
-    })
 }
 
 fn forward(forward: &Forward) -> Value {
@@ -99,5 +91,6 @@ fn forward(forward: &Forward) -> Value {
         "idle_timeout_seconds": seconds(forward.idle_timeout),
         "response_timeout_seconds": forward.response_timeout.map(seconds),
         "start_timeout_seconds": seconds(forward.start_timeout),
+        "sleep": forward.sleep.as_ref().map(Sleep::dump),
     })
 }

@@ -4,6 +4,7 @@ use super::TlsMode;
 use super::providers::{self, Provider, RawProvider};
 use super::quantity::Quantity;
 use super::raw::Problems;
+use super::sleep::{RawSleep, Sleep};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,8 @@ pub struct Forward {
     pub response_timeout: Option<Duration>,
     /// How long it may take to take its first connection.
     pub start_timeout: Duration,
+    /// `None`: it is always there, or somebody else says when.
+    pub sleep: Option<Sleep>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +129,7 @@ pub(super) struct RawForward {
     idle_timeout: Option<Quantity>,
     response_timeout: Option<Quantity>,
     start_timeout: Option<Quantity>,
+    sleep: Option<RawSleep>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,13 +165,11 @@ impl RawForward {
             p.add("forward.to", words);
             Destination::Original(None)
         });
-        let protocol = named(PROTOCOLS, self.protocol.as_deref().unwrap_or("auto")).unwrap_or_else(|words| {
-            p.add("forward.protocol", words);
-            Protocol::Auto
-        });
+        let protocol = protocol("forward.protocol", self.protocol.as_deref(), p);
         if self.concurrency == Some(0) {
             p.add("forward.concurrency", "must be at least 1; leave it out for no limit");
         }
+        let sleep = self.sleep.and_then(|sleep| sleep.validate(&to, p));
         Forward {
             to,
             protocol,
@@ -178,8 +180,16 @@ impl RawForward {
             // The first token of a long prompt may take minutes, and who has waited enough is the caller's to say.
             response_timeout: p.optional("forward.response_timeout", &self.response_timeout, None),
             start_timeout: p.duration("forward.start_timeout", &self.start_timeout, seconds(60)),
+            sleep,
         }
     }
+}
+
+pub(super) fn protocol(path: &str, text: Option<&str>, p: &mut Problems) -> Protocol {
+    named(PROTOCOLS, text.unwrap_or("auto")).unwrap_or_else(|words| {
+        p.add(path, words);
+        Protocol::Auto
+    })
 }
 
 /// `127.0.0.1:8080`, `unix:/run/app.sock`, `original`, `127.0.0.1:original`.

@@ -3,27 +3,46 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod activator;
 pub mod audit;
 pub mod auth;
 pub mod authconfig;
+pub mod autoscale;
+mod cold;
+mod device;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
+mod leaving;
 pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod queue;
 pub mod rate_limits;
 mod raw;
+mod readiness;
 pub mod served;
+mod sleep;
+mod timeouts;
 mod tls;
+mod worker;
 
 pub use probes::{AppProbe, HttpProbe, ProbeAsk, ProbeKind, Probes};
+pub use sleep::{Sleep, Sleeper};
 pub use tls::{IdentitySource, IstioCa, SelfSigned, Tls, TlsFiles, TlsMode, TrustFiles, WorkloadApi};
+pub use worker::Waking;
 
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
+pub use cold::Cold;
+pub use device::Device;
+pub use leaving::{Drain, Upgrade};
+pub use readiness::{Knative, Readiness};
+
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
+pub use queue::{Cost, Fairness, Priority, Queue};
+pub use timeouts::Timeouts;
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;
@@ -43,8 +62,15 @@ pub struct Config {
     pub policy: Option<Policy>,
     pub xfcc: Xfcc,
     pub behind: Behind,
+    /// A device that what is behind shares with others.
+    pub device: Option<Device>,
+    /// How the API server is reached.
+    pub kubernetes: Kubernetes,
     pub queue: Queue,
+    pub timeouts: Timeouts,
     pub limits: Limits,
+    /// Callers held while the worker wakes.
+    pub cold: Cold,
     pub rate_limits: rate_limits::RateLimits,
     pub drain: Drain,
     /// One line on stderr for each request.
@@ -58,6 +84,12 @@ pub struct Config {
     pub outbound: Option<outbound::Outbound>,
     /// `None`: no gateway is answered.
     pub served: Option<served::Served>,
+    /// `None`: whoever is here is ready.
+    pub readiness: Option<Readiness>,
+    /// `None`: this is no Knative pod.
+    pub knative: Option<Knative>,
+    /// `None`: nobody takes over.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Who answers.
@@ -67,6 +99,8 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
+    /// Pods that may not be there: requests are held until one is, and passed on.
+    Pods(activator::Activator),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -75,21 +109,17 @@ pub struct Worker {
     pub socket: PathBuf,
     /// How to start it; `None` if somebody else does, and we only connect.
     pub command: Option<Vec<String>>,
+    /// Where its standby parent listens, who starts it at our word.
+    pub standby: Option<PathBuf>,
     /// Models it has, by the names callers use; at least one.
     pub models: Vec<String>,
     /// Requests it is given at once.
     pub concurrency: usize,
-    /// Without work for so long, it is stopped. `None`: never (and always so without a command).
+    /// Without work for so long, it is stopped. `None`: never (and always so if nobody here starts it).
     pub idle_timeout: Option<Duration>,
+    pub waking: Waking,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
-    pub requests_max: usize,
-    pub bytes_max: usize,
-    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,12 +147,6 @@ pub struct Limits {
     pub connection_age_grace: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Drain {
-    /// What still runs this long after SIGTERM is cut.
-    pub timeout: Duration,
-}
-
 /// Why a file is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -140,7 +164,16 @@ impl Config {
     pub fn worker(&self) -> Option<&Worker> {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
-            Behind::Forward(_) => None,
+            Behind::Forward(_) | Behind::Pods(_) => None,
+        }
+    }
+
+    /// Whether somebody here can put what is behind to sleep.
+    pub fn sleeps(&self) -> bool {
+        match &self.behind {
+            Behind::Worker(worker) => worker.command.is_some() || worker.standby.is_some(),
+            Behind::Forward(forward) => forward.sleep.is_some(),
+            Behind::Pods(_) => false,
         }
     }
 
@@ -148,7 +181,16 @@ impl Config {
     pub fn forward(&self) -> Option<&Forward> {
         match &self.behind {
             Behind::Forward(forward) => Some(forward),
-            Behind::Worker(_) => None,
+            Behind::Worker(_) | Behind::Pods(_) => None,
+        }
+    }
+
+    /// After so long an unused connection to whoever stands behind is closed.
+    pub fn unused_max(&self) -> Duration {
+        match &self.behind {
+            Behind::Worker(_) => Duration::ZERO,
+            Behind::Forward(forward) => forward.idle_timeout,
+            Behind::Pods(activator) => activator.idle_timeout(),
         }
     }
 

@@ -346,3 +346,50 @@ fn which_probes_can_be_configured() {
         assert!(problems[0].starts_with(&format!("{path}: ")), "{problems:?}");
     }
 }
+
+#[test]
+fn how_is_a_worker_of_another_container_described() {
+    let worker = "{socket: w.sock, models: [m], target: {standby: {control: c.sock}}, prewarm: [Mon-Fri 07:55]}";
+    let text = format!("tls: {{mode: disable}}\nauth: {{methods: [{{anonymous: {{}}}}]}}\nworker: {worker}\n");
+    let config = parse(&text).unwrap();
+    let worker = config.worker().unwrap();
+    assert_eq!(worker.standby.as_deref(), Some(Path::new("/etc/outrider/c.sock")));
+    assert_eq!(worker.idle_timeout, Some(Duration::from_secs(60)), "whoever can be woken sleeps");
+    let dump = config.dump();
+    assert_eq!(dump["worker"]["prewarm"][0], "Mon-Fri 07:55");
+    assert_eq!(dump["cold"]["keep_alive"]["after_seconds"], 15.0);
+}
+
+#[test]
+fn which_ways_to_sleep_contradict_themselves() {
+    let paths = |behind: &str| -> Vec<String> {
+        let text = format!("tls: {{mode: disable}}\nauth: {{methods: [{{anonymous: {{}}}}]}}\n{behind}\n");
+        let Err(Error::Contradictions { problems, .. }) = parse(&text) else { panic!("accepted: {behind}") };
+        problems.iter().map(|problem| problem.split(": ").next().unwrap().to_owned()).collect()
+    };
+    let standby = "target: {standby: {control: c.sock}}";
+    for (behind, expected) in [
+        (format!("worker: {{socket: w, models: [m], command: [x], {standby}}}"), &["worker.target"][..]),
+        ("worker: {socket: w, models: [m], prewarm: [daily 6:00]}".into(), &["worker.prewarm"]),
+        (
+            format!("worker: {{socket: w, models: [m], {standby}, prewarm: [daily 6:00, noon], wake_on: hope}}"),
+            &["worker.prewarm[1]", "worker.wake_on"],
+        ),
+        ("forward: {to: 127.0.0.1:1, sleep: {}}".into(), &["forward.sleep"]),
+        (
+            "forward: {to: 'unix:a', sleep: {vllm: {level: 3}}}".into(),
+            &["forward.sleep.vllm", "forward.sleep.vllm.level"],
+        ),
+        (
+            "forward: {to: 127.0.0.1:1, sleep: {kubernetes: {kind: Pod, name: a, namespace: b, replicas: 0}}}".into(),
+            &["forward.sleep.kubernetes.replicas", "forward.sleep.kubernetes.kind"],
+        ),
+    ] {
+        assert_eq!(paths(&behind), expected, "{behind}");
+    }
+    let vllm =
+        "tls: {mode: disable}\nauth: {methods: [{anonymous: {}}]}\nforward: {to: 127.0.0.1:1, sleep: {vllm: {}}}\n";
+    let config = parse(vllm).unwrap();
+    assert_eq!(config.dump()["forward"]["sleep"]["vllm"]["level"], 1);
+    assert_eq!(config.forward().unwrap().sleep.as_ref().unwrap().after, Some(Duration::from_secs(300)));
+}

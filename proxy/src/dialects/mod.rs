@@ -152,4 +152,19 @@ pub trait Answer: Send {
 
     /// LLM tokens so far, for metrics and the access log: (prompt, completion).
     fn usage(&self) -> (u64, u64);
+
+    /// What a caller who waits can be sent that is no part of the answer. Nothing, where there is no such thing; else,
+    /// the first time, with the head: from then on the status is said.
+    fn waiting(&mut self, _note: &Note) -> Vec<Part> {
+        Vec::new()
+    }
+}
+
+/// What there is to say while nothing is answered yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// For whoever looks at the wire; a client passes over it.
+    Comment(String),
+    /// JSON for clients that know of it.
+    Progress(String),
 }

@@ -1,7 +1,12 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod deadlines;
 mod limit;
+mod waiting;
+
+pub use deadlines::Deadlines;
+pub(in crate::exchange) use limit::caller;
 
 use super::{Meter, Rights, limiter};
 use crate::accept::Busy;
@@ -41,6 +46,10 @@ pub struct Floor<'a> {
     voice: Voice,
     rights: Rights,
     cut: watch::Receiver<bool>,
+    /// Whoever sends it can go elsewhere: it is not to be queued.
+    pub at_once: bool,
+    /// How long it may take.
+    pub deadlines: Deadlines,
     /// What it costs its caller.
     pub meter: Meter,
     pub record: Record,
@@ -64,6 +73,8 @@ impl<'a> Floor<'a> {
             voice: Voice::Neutral,
             rights: Rights::default(),
             cut,
+            at_once: false,
+            deadlines: Deadlines::default(),
             meter: Meter::default(),
             record,
         }
@@ -183,6 +194,7 @@ impl<'a> Floor<'a> {
             () = cut => Err(Error::Draining),
             () = busy.overstayed() => Err(Error::Draining),
             ended = self.rights.ended() => Err(ended),
+            overdue = self.deadlines.overdue() => Err(overdue),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
         }
@@ -192,6 +204,7 @@ impl<'a> Floor<'a> {
         if *self.cut.borrow() || self.caller.facts().is_over() {
             return Err(Error::Draining);
         }
+        self.deadlines.must_last()?;
         self.rights.must_last()
     }
 
@@ -223,6 +236,7 @@ impl<'a> Floor<'a> {
             }
         }
         self.caller.send(parts, &self.record.request_id).await?;
+        self.deadlines.wrote();
         self.record.sent(bytes);
         if let Some(status) = status {
             self.record.status = status;

@@ -6,6 +6,7 @@
 
 use super::Handover;
 use super::failure::error_of;
+use super::pods::{Kept, is_refusal};
 use super::pool::{Link, Pool};
 use super::wire::{self, Answer, Body};
 use crate::error::Error;
@@ -38,6 +39,10 @@ struct Carriage<'a> {
     out: BytesMut,
     chunked: bool,
     asked: bool,
+    /// What may have to be sent again.
+    kept: Kept,
+    /// It was sent to a pod without room, and may go elsewhere.
+    refused: bool,
     /// Of the answer: what is still to come, once its head was there, and whether the connection may be used again.
     body: Option<Body>,
     keep: bool,
@@ -65,30 +70,41 @@ impl Handover {
         pool: &Arc<Pool>,
         body_bytes_max: usize,
     ) -> Result<(), Error> {
+        let again = self.may_go_elsewhere();
         let (mut out, chunked) = self.request(caller)?;
-        let asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
-        let link = self.send(pool, &mut out).await?;
-        let mut carriage = Carriage {
-            caller,
-            handover: self,
-            body_bytes_max,
-            link,
-            out,
-            chunked,
-            asked,
-            body: None,
-            keep: false,
-            write_failed: false,
-            head_sent: false,
-            shut: false,
-            moved: Instant::now(),
-        };
-        carriage.run().await?;
-        let Carriage { link, keep, asked, out, write_failed, .. } = carriage;
-        if keep && asked && out.is_empty() && !write_failed {
-            pool.give_back(&self.upstream, link);
+        let mut asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
+        let mut kept = Kept::begin(&out, again);
+        loop {
+            let link = self.send(pool, &mut out).await?;
+            let mut carriage = Carriage {
+                caller: &mut *caller,
+                handover: &mut *self,
+                body_bytes_max,
+                link,
+                out,
+                kept,
+                chunked,
+                asked,
+                body: None,
+                keep: false,
+                write_failed: false,
+                refused: false,
+                head_sent: false,
+                shut: false,
+                moved: Instant::now(),
+            };
+            carriage.run().await?;
+            let sent = carriage.asked && carriage.out.is_empty() && !carriage.write_failed;
+            let Carriage { link, keep, refused, .. } = carriage;
+            (asked, kept) = (carriage.asked, carriage.kept);
+            if keep && sent {
+                pool.give_back(&self.upstream, link);
+            }
+            let Some(whole) = kept.whole().filter(|_| refused) else { return Ok(()) };
+            out = whole.clone();
+            self.turned_away();
+            self.settle_while_there(caller, asked).await?;
         }
-        Ok(())
     }
 
     /// The head as the server sees it, and whether the body goes in chunks.
@@ -205,7 +221,9 @@ impl Carriage<'_> {
                 // It may have answered before it closed, and then that is the answer.
                 Next::WriteFailed => {
                     self.out.clear();
-                    (self.asked, self.write_failed) = (true, true);
+                    // What may be sent elsewhere is still taken in.
+                    self.asked |= self.kept.whole().is_none();
+                    self.write_failed = true;
                 }
                 Next::Piece(piece) => self.pass_on(piece)?,
             }
@@ -217,13 +235,13 @@ impl Carriage<'_> {
     }
 
     async fn next(&mut self) -> Result<Next, Error> {
-        let Carriage { caller, link, out, asked, head_sent, shut, .. } = self;
+        let Carriage { caller, handover, link, out, asked, head_sent, shut, .. } = self;
         // After the end of an upgraded connection's one side there is nothing to be heard from there.
         let (may_take, head_sent, shut) = ((out.is_empty() || *asked) && !*shut, *head_sent, *shut);
         let limit = match out.is_empty() {
             true if shut => Some(LAST_BYTES),
-            true => self.handover.timeouts.response,
-            false => Some(self.handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
+            true => handover.timeouts.response,
+            false => Some(handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
         };
         let deadline = limit.map(|limit| self.moved + limit);
         let late = async {
@@ -233,6 +251,7 @@ impl Carriage<'_> {
             }
         };
         let moved = poll_fn(|cx| {
+            link.poll_flush(cx);
             if let Poll::Ready(read) = link.poll_read(cx) {
                 return Poll::Ready(read.map(Next::Read).map_err(|_| Error::WorkerLost));
             }
@@ -249,6 +268,7 @@ impl Carriage<'_> {
                 piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
+            overdue = handover.deadlines.overdue() => Err(overdue),
         }
     }
 
@@ -259,7 +279,12 @@ impl Carriage<'_> {
         }
         self.asked = piece.is_none() || self.caller.is_body_done();
         self.handover.taken(piece.as_ref().map_or(0, Bytes::len), self.body_bytes_max)?;
+        let before = self.out.len();
         frame(&mut self.out, self.chunked, piece.as_deref(), self.asked);
+        self.kept.push(&self.out[before..]);
+        if self.write_failed {
+            self.out.clear();
+        }
         self.moved = Instant::now();
         Ok(())
     }
@@ -271,6 +296,9 @@ impl Carriage<'_> {
             let head_only = self.handover.head.method == Method::HEAD;
             let read = wire::read_answer(&mut self.link.input, head_only).map_err(|why| self.nonsense(why))?;
             let Some(answer) = read else { return Ok(false) };
+            if self.kept.whole().is_some() && is_refusal(answer.status, &answer.headers) {
+                return self.turned_away(answer);
+            }
             let interim = answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS;
             if let Some(task) = self.head(answer)? {
                 tasks.push(task);
@@ -284,6 +312,14 @@ impl Carriage<'_> {
             self.tell(tasks).await?;
         }
         Ok(done)
+    }
+
+    /// The answer is nobody's: the request goes elsewhere.
+    fn turned_away(&mut self, answer: Answer) -> Result<bool, Error> {
+        let mut body = answer.body;
+        while body.take(&mut self.link.input).map_err(|why| self.nonsense(why))?.is_some() {}
+        (self.refused, self.keep) = (true, answer.keep && body.is_done());
+        Ok(true)
     }
 
     /// The head of the answer for the caller; `None` for what it would not understand.

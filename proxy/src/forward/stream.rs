@@ -234,6 +234,7 @@ impl Carriage<'_> {
                 piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
+            overdue = handover.deadlines.overdue() => Err(overdue),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::pool::dial;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX, Upstream};
+use crate::outbound::origin::Speech;
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use std::collections::HashMap;
@@ -157,7 +158,7 @@ impl Streams {
 
 async fn dialed(server: &Server, to: &Upstream, patience: Duration) -> io::Result<Lease> {
     let opening = async {
-        let socket = dial(to).await?;
+        let socket = dial(to, Speech::H2).await?;
         let mut builder = Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).enable_push(false);
         builder.handshake::<_, Bytes>(socket).await.map_err(io::Error::other)

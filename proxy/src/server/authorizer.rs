@@ -2,6 +2,7 @@
 //!
 //! A gateway's questions must not wait for somebody's long answer, nor the other way round.
 
+use super::handover::Ports;
 use super::{CALLBACKS_END, Error, callers, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
 use crate::auth::Authenticator;
@@ -42,6 +43,7 @@ impl Counter {
         identity: Option<&Arc<Identity>>,
         decide: Arc<dyn Decide>,
         counted: Counted,
+        doors: &mut Ports,
     ) -> Result<Counter, Error> {
         let mut listeners = Vec::with_capacity(2);
         for (path, address, protocol) in [
@@ -49,7 +51,7 @@ impl Counter {
             ("ext_authz_server.http", served.http, Protocol::Http),
         ] {
             if let Some(address) = address {
-                listeners.push((listeners::listen(path, address)?, protocol));
+                listeners.push((doors.listen(path, address)?, protocol));
             }
         }
         let mode = match served.tls {
@@ -68,8 +70,9 @@ impl Counter {
         identity: Option<&Arc<Identity>>,
         authenticator: &Arc<Authenticator>,
         counted: Counted,
+        doors: &mut Ports,
     ) -> Result<Option<Counter>, Error> {
-        let open = |served| Counter::open(served, identity, Arc::new(Methods(authenticator.clone())), counted);
+        let open = |served| Counter::open(served, identity, Arc::new(Methods(authenticator.clone())), counted, doors);
         config.served.as_ref().map(open).transpose()
     }
 
@@ -157,7 +160,8 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let (identity, source) = opened.unzip();
     let authenticator = callers::open(&config.auth, config.audit.as_ref(), None)?;
     let decide = Arc::new(Methods(authenticator.clone()));
-    let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations())?;
+    let mut doors = Ports::open(None)?;
+    let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations(), &mut doors)?;
     let admin = listeners::listen("admin", config.admin)?;
     let answering = Answering { doors: counter.addresses()?, admin: admin.local_addr()? };
     let control = Builder::new_current_thread().enable_all().build()?;

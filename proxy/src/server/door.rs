@@ -6,16 +6,18 @@ use crate::config::Config;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, Outcome};
 use crate::forward::{Handover, Pool, Streams};
+use crate::knative::{self, Knative};
 use crate::message::Part;
+use crate::record::draw_id;
 use async_trait::async_trait;
-use http::Method;
+use http::header::{FORWARDED, HOST};
+use http::{Method, Uri};
 use pingora_core::ErrorType;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::ShutdownWatch;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub struct App {
@@ -23,6 +25,8 @@ pub struct App {
     /// Connections to a foreign server that speaks HTTP/1.1, and h2c.
     pool: Arc<Pool>,
     streams: Arc<Streams>,
+    /// In a Knative pod.
+    knative: Option<Arc<Knative>>,
     options: HttpServerOptions,
     h2: H2Options,
     /// Connections on which nothing has begun close.
@@ -36,8 +40,8 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 impl App {
     /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
-    pub fn new(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
-        let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
+    pub fn new(exchange: Arc<Exchange>, config: &Config, knative: Option<Arc<Knative>>) -> Arc<App> {
+        let unused_max = config.unused_max();
         let mut options = HttpServerOptions::default();
         // We have seen the preface ourselves; pingora's own look at it has no timeout.
         options.h2c = false;
@@ -47,7 +51,7 @@ impl App {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(config.limits.streams_max);
         let (pool, streams) = (Pool::new(unused_max), Streams::new(unused_max));
-        Arc::new(App { exchange, pool, streams, options, h2, closing: CancellationToken::new() })
+        Arc::new(App { exchange, pool, streams, knative, options, h2, closing: CancellationToken::new() })
     }
 
     /// Waits for a head that can be read; `false` if none will come.
@@ -77,6 +81,11 @@ impl App {
 
     /// From head to end; whether the answer reached it.
     async fn answer(&self, session: &mut ServerSession) -> bool {
+        if let Some(knative) = &self.knative
+            && self.hears(knative, session).await
+        {
+            return true;
+        }
         let Some(caller) = Downstream::new(session, &self.exchange.limits) else { return false };
         match self.exchange.serve(caller).await {
             Outcome::Answered { to_the_end } => to_the_end,
@@ -94,6 +103,38 @@ impl App {
         let sent = session.response_written().is_some_and(|head| !head.status.is_informational());
         if let Some(parts) = handover.refused(error, sent) {
             self.refuse(session, parts, &handover.record.request_id).await;
+        }
+        false
+    }
+
+    /// What Knative says to its sidecars is heard here, before anybody is asked who he is. Whether that was all.
+    async fn hears(&self, knative: &Knative, session: &mut ServerSession) -> bool {
+        if let Some(words) = knative.answer(&session.req_header().headers).await {
+            self.refuse(session, words.parts(), &draw_id()).await;
+            return true;
+        }
+        let request = session.req_header_mut();
+        let mut headers = request.headers.clone();
+        let said = knative::prepare(&mut headers);
+        if headers == request.headers {
+            return false;
+        }
+        let gone: Vec<_> = request.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            request.remove_header(&name);
+        }
+        for name in [HOST, FORWARDED] {
+            if let Some(value) = headers.get(&name) {
+                let _ = request.insert_header(name, value);
+            }
+        }
+        if let Some(host) = said.host.filter(|_| request.uri.authority().is_some()) {
+            let mut parts = request.uri.clone().into_parts();
+            parts.authority = Some(host);
+            // A request line that made sense still does with another host in it.
+            if let Ok(uri) = Uri::from_parts(parts) {
+                request.set_uri(uri);
+            }
         }
         false
     }

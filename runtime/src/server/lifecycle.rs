@@ -25,12 +25,23 @@ pub struct Progress {
     stage: Mutex<&'static str>,
     done: AtomicU64,
     total: AtomicU64,
+    /// Twentieths of the weights, as last announced.
+    told: AtomicU64,
 }
+
+/// As few lines as somebody who waits can tell apart.
+const TOLD_STEPS: f32 = 20.0;
 
 impl Progress {
     /// Begins a stage: "weights", "tokenizer", "warming".
     pub fn stage(&self, stage: &'static str) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.announce();
+    }
+
+    /// One line for whoever started this process: `progress weights 0.40`.
+    fn announce(&self) {
+        super::announce(&format!("progress {} {:.2}", self.name(), self.share()));
     }
 
     /// Adds bytes that will have to be packed.
@@ -41,6 +52,10 @@ impl Progress {
     /// Adds bytes that were packed.
     pub fn packed(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+        let step = (self.share() * TOLD_STEPS) as u64;
+        if self.told.fetch_max(step, Ordering::Relaxed) < step {
+            self.announce();
+        }
     }
 
     fn share(&self) -> f32 {

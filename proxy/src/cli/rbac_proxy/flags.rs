@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub upstream_client_key_file: Option<PathBuf>,
     /// Between two pieces of an answer, and before the first; 0: as long as it takes
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
+    #[arg(long, value_name = "TIME", value_parser = crate::go_time::duration, default_value = "0s")]
     pub upstream_timeout: Duration,
     /// What callers must be allowed to do
     #[arg(long, value_name = "FILE")]
@@ -80,7 +80,7 @@ pub struct TlsFlags {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tls_cipher_suites: Vec<String>,
     /// [deprecated] Changes are seen within a second, whatever is said here
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1m")]
+    #[arg(long, value_name = "TIME", value_parser = crate::go_time::duration, default_value = "1m")]
     pub tls_reload_interval: Duration,
     /// Not served: see the error
     #[arg(long, value_name = "FILE")]
@@ -152,33 +152,6 @@ pub struct Klog {
     pub stderrthreshold: Option<String>,
     #[arg(long, hide = true)]
     pub log_flush_frequency: Option<String>,
-}
-
-/// As Go writes durations: `30s`, `1m`, `1m30s`, `500ms`, `0`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is no duration; write 30s, 1m30s or 500ms");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let (mut rest, mut whole) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let after = &rest[digits..];
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let seconds = match &after[..unit] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "us" | "µs" => 0.000_001,
-            "ns" => 0.000_000_001,
-            _ => return Err(bad()),
-        };
-        whole += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        rest = &after[unit..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(whole) }
 }
 
 /// Every reason not to start, and what is ignored.
@@ -312,17 +285,5 @@ mod tests {
         }
         assert!(words(&["--allow-paths=/a", "--ignore-paths=/b"]).contains("together"));
         assert!(judge(&args(&[]).unwrap()).is_err());
-    }
-
-    #[test]
-    fn which_durations_are_understood() {
-        for (text, milliseconds) in
-            [("1m", 60_000), ("1m30s", 90_000), ("1.5s", 1500), ("500ms", 500), ("0", 0), ("0s", 0)]
-        {
-            assert_eq!(duration(text).unwrap().as_millis(), milliseconds, "{text}");
-        }
-        for bad in ["", "1", "s", "1x", "-1s", "1m3"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -67,7 +67,7 @@ fn estimate(bytes: usize) -> u64 {
 }
 
 /// By a method of ours, or else by the token that a policy asks for.
-fn caller<'a>(identity: &'a Identity, token: Option<&'a RequestPrincipal>, head: &'a Head) -> Caller<'a> {
+pub fn caller<'a>(identity: &'a Identity, token: Option<&'a RequestPrincipal>, head: &'a Head) -> Caller<'a> {
     let (issuer, subject, claims) = match token {
         Some(token) if identity.method == anonymous::NAME => (&token.issuer, &token.subject, &token.claims),
         _ => (&identity.issuer, &identity.subject, &identity.claims),

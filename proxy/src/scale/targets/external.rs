@@ -19,7 +19,7 @@ pub enum Address {
 }
 
 impl Address {
-    async fn connects(&self) -> bool {
+    pub(super) async fn connects(&self) -> bool {
         match self {
             Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
             Address::Tcp(address) => TcpStream::connect(address).await.is_ok(),

@@ -1,15 +1,24 @@
 //! What can be woken and put to sleep. An open set: a target is a file and a line in [`TARGETS`].
 
 mod external;
+mod kubernetes;
 mod process;
+mod standby;
+mod vllm_sleep;
 
 pub use external::{Address, External};
+pub use kubernetes::Kubernetes;
 pub use process::Process;
+pub use standby::Standby;
+pub use vllm_sleep::{Level, VllmSleep};
 
+use super::device::{Clock, Group};
+use super::progress::{Progress, Split};
 use async_trait::async_trait;
+use std::sync::Arc;
 
 /// Names of all targets, sorted; each is a file of this folder.
-pub static TARGETS: &[&str] = &["external", "process"];
+pub static TARGETS: &[&str] = &["external", "kubernetes", "process", "standby", "vllm_sleep"];
 
 /// A worker as something that starts and ends. Called by one task, never twice at once.
 #[async_trait]
@@ -21,6 +30,26 @@ pub trait Target: Send + Sync {
     /// Ends the worker; returns when its memory is free again. Nothing to do if there is none.
     async fn stop(&self);
 
+    /// We go, and come back no more: a worker of our own ends with us.
+    async fn leave(&self) {
+        self.stop().await;
+    }
+
     /// Resolves when a started worker ends by itself, and says how.
     async fn exited(&self) -> String;
+
+    /// Where the start under way stands; `None` if there is none, or it does not say.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    /// How long each stage of the last start took; empty where nobody says.
+    fn split(&self) -> Split {
+        Split::new()
+    }
+
+    /// Those it shares a device with, who must be told how it is used.
+    fn group(&self) -> Option<(Arc<Group>, Clock)> {
+        None
+    }
 }

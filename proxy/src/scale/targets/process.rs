@@ -1,10 +1,12 @@
-//! A worker that is a child process. It says `ready` or `failed <reason>` on its standard output.
+//! A worker that is a child process. It says `ready` or `failed <reason>` on its standard output, and before that how far
+//! it is.
 
 use super::Target;
+use crate::scale::progress::{Progress, Split, Told};
 use crate::server::memory::huge_pages_again;
 use async_trait::async_trait;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Mutex, oneshot, watch};
@@ -16,6 +18,7 @@ pub struct Process {
     command: Vec<String>,
     start_timeout: Duration,
     running: Mutex<Option<Running>>,
+    told: Told,
 }
 
 /// A child and the task that waits for it.
@@ -30,7 +33,7 @@ impl Process {
     /// `command`: program and arguments, not empty.
     pub fn new(command: Vec<String>, start_timeout: Duration) -> Self {
         assert!(!command.is_empty(), "the configuration refuses an empty command");
-        Process { command, start_timeout, running: Mutex::new(None) }
+        Process { command, start_timeout, running: Mutex::new(None), told: Told::default() }
     }
 
     fn spawn(&self) -> Result<(Running, ChildStdout), String> {
@@ -86,7 +89,7 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// The child's first word: `ready`, or why not. Whatever it says later is read and dropped, so that it never blocks.
-async fn first_word(stdout: ChildStdout) -> Result<(), Option<String>> {
+async fn first_word(stdout: ChildStdout, told: &Told) -> Result<(), Option<String>> {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if line == "ready" {
@@ -95,6 +98,9 @@ async fn first_word(stdout: ChildStdout) -> Result<(), Option<String>> {
         }
         if let Some(reason) = line.strip_prefix("failed ") {
             return Err(Some(reason.to_owned()));
+        }
+        if let Some(progress) = Progress::of_line(&line) {
+            told.say(progress, Instant::now());
         }
     }
     Err(None)
@@ -112,8 +118,10 @@ impl Target for Process {
     async fn start(&self) -> Result<(), String> {
         // A worker whose connection broke may still be there: two must never share a socket.
         self.stop().await;
+        self.told.begin(Instant::now());
         let (mut running, stdout) = self.spawn()?;
-        let word = tokio::time::timeout(self.start_timeout, first_word(stdout)).await;
+        let word = tokio::time::timeout(self.start_timeout, first_word(stdout, &self.told)).await;
+        self.told.end(Instant::now());
         match word {
             Ok(Ok(())) => {
                 *self.running.lock().await = Some(running);
@@ -143,11 +151,20 @@ impl Target for Process {
             None => std::future::pending().await,
         }
     }
+
+    fn progress(&self) -> Option<Progress> {
+        self.told.latest()
+    }
+
+    fn split(&self) -> Split {
+        self.told.split()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::progress::Stage;
 
     fn shell(script: &str) -> Process {
         Process::new(vec!["sh".into(), "-c".into(), script.into()], Duration::from_millis(500))
@@ -169,8 +186,10 @@ mod tests {
 
     #[tokio::test]
     async fn is_a_running_worker_stopped_and_a_crash_noticed() {
-        let process = shell("echo ready; exec sleep 60");
+        let process = shell("echo progress weights 0.5; sleep 0.05; echo progress warming; echo ready; exec sleep 60");
         process.start().await.unwrap();
+        let stages: Vec<Stage> = process.split().iter().map(|(stage, _)| *stage).collect();
+        assert_eq!(stages, Stage::ALL[1..]);
         process.stop().await;
         assert!(process.running.lock().await.is_none());
         let process = shell("echo ready; sleep 0.05; exit 7");

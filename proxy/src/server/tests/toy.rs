@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use outrider_protos::worker::v1::generate_event::Event as E;
+use std::time::Duration;
 
 pub static TOY: &[&dyn Dialect] = &[&Toy];
 
@@ -79,6 +80,8 @@ impl Answer for Saying {
 pub struct Sleepy {
     pub never: bool,
     pub fails: bool,
+    /// How long a start takes.
+    pub takes: Duration,
 }
 
 #[async_trait]
@@ -87,6 +90,7 @@ impl Target for Sleepy {
         if self.never {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(self.takes).await;
         if self.fails { Err("no such model file".into()) } else { Ok(()) }
     }
 

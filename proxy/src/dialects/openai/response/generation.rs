@@ -2,10 +2,10 @@
 //!
 //! Choice `prompt × n + index` of the answer is choice `index` of that prompt. Nothing is kept of what was streamed.
 
-use super::{Envelope, SYSTEM_FINGERPRINT, done, event, failure, logprobs, refusal, stream_head, whole};
+use super::{Envelope, SYSTEM_FINGERPRINT, done, event, failure, logprobs, note, refusal, stream_head, whole};
 use crate::dialects::common::single::unexpected;
 use crate::dialects::openai::wire::*;
-use crate::dialects::{Answer, Event};
+use crate::dialects::{Answer, Event, Note};
 use crate::error::{Error, Verdict};
 use crate::message::{Head, Part};
 use outrider_protos::worker::v1 as worker;
@@ -285,6 +285,15 @@ impl Answer for Generation {
 
     fn usage(&self) -> (u64, u64) {
         (self.prompt_tokens, self.choices.iter().map(|choice| choice.completion_tokens).sum())
+    }
+
+    fn waiting(&mut self, said: &Note) -> Vec<Part> {
+        if self.plan.stream.is_none() || self.phase == Phase::Ended {
+            return Vec::new();
+        }
+        let mut parts = self.open();
+        parts.push(note(said));
+        parts
     }
 }
 

@@ -6,6 +6,7 @@ pub mod logprobs;
 pub mod models;
 
 use super::wire::{ErrorBody, ErrorObject};
+use crate::dialects::Note;
 use crate::error::Verdict;
 use crate::message::{Head, Part};
 use bytes::Bytes;
@@ -48,6 +49,17 @@ pub fn event(value: &impl Serialize) -> Part {
 /// The last event of a stream that ended well, and of no other.
 pub fn done() -> Part {
     Part::Body(Bytes::from_static(b"data: [DONE]\n\n"))
+}
+
+/// What is no part of the answer. Clients pass over a comment (WHATWG HTML §9.2.6: a line that begins with a colon); an
+/// event of its own name is for clients that asked for it: OpenAI's own packages would read its data as a chunk.
+pub fn note(note: &Note) -> Part {
+    let line = |text: &str| text.replace(['\r', '\n'], " ");
+    let text = match note {
+        Note::Comment(words) => format!(": {}\n\n", line(words)),
+        Note::Progress(json) => format!("event: outrider.progress\ndata: {}\n\n", line(json)),
+    };
+    Part::Body(text.into())
 }
 
 pub fn stream_head() -> Part {
