@@ -199,7 +199,7 @@ spec:
             assert!(!lines[at].contains("hunter"), "{}", lines[at]);
             let line: Value = serde_json::from_str(&lines[at]).unwrap();
             let text = |name: &str| line[name].as_str();
-            assert_eq!((text("kind"), text("time")), (Some("audit"), Some("2027-01-15T08:00:00Z")));
+            assert_eq!((text("kind"), text("time")), (Some("audit"), Some("2027-01-15T08:00:00.000000Z")));
             assert_eq!((text("outcome"), text("phase")), (Some(outcome), Some(phase)), "{line}");
             assert_eq!((text("subject"), text("decided_by")), (subject, by), "{line}");
             assert_eq!(line["request"], json!({"method": method, "host": host, "path": "/v1/models"}));
