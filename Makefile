@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
 export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 
-.PHONY: demo test build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
+.PHONY: demo test simulation build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
 .DEFAULT_GOAL := build
 
 build: tools                ## the two binaries, release
@@ -19,6 +19,9 @@ demo: build                 ## a real model behind the sidecar, and one chat wit
 test: build models clients  ## everything .ci/run runs
 	$(CARGO) test --release --workspace --lib --bins --tests
 
+simulation:                 ## weeks of traffic in virtual time; SEEDS=10000 for the long run, SEED=17 for one again
+	$(CARGO) test --release -p outrider --test simulation -- --nocapture
+
 e2e: build models clients   ## only the end-to-end runs
 	$(CARGO) test --release -p outrider-tests --test e2e
 
@@ -29,7 +32,8 @@ oracle: build               ## the same AuthConfigs and questions to Authorino, 
 	cd tests/oracle && go build -o $(abspath $(TARGET))/authorino-oracle .
 	$(TARGET)/release/outrider-oracle $(TARGET)/authorino-oracle $(ORACLE_ARGS)
 
-e2e-kubernetes: build       ## rbac-proxy against kube-apiserver and etcd, built from their Go modules (needs go)
+e2e-kubernetes: build       ## what asks Kubernetes against kube-apiserver and etcd, built from their Go modules (needs go)
+	$(CARGO) build --release -p outrider --example kubernetes
 	tests/kubernetes/run
 
 lint:                       ## formatting and clippy

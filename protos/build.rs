@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "outrider/worker/v1/worker.proto",
         "inference/grpc_predict_v2.proto",
         "istio/v1/auth/ca.proto",
+        "keda/externalscaler/externalscaler.proto",
+        "knative/autoscaler/stat.proto",
         "spiffe/workload.proto",
     ];
     for file in files {

@@ -50,6 +50,18 @@ pub mod istio {
     }
 }
 
+/// KEDA's external scaler.
+#[allow(missing_docs, clippy::all)]
+pub mod keda {
+    tonic::include_proto!("externalscaler");
+}
+
+/// Knative's statistics of one pod.
+#[allow(missing_docs, clippy::all)]
+pub mod knative {
+    tonic::include_proto!("knative.autoscaler");
+}
+
 /// The SPIFFE Workload API. Its standard puts it in no package.
 #[allow(missing_docs, clippy::all)]
 pub mod spiffe {

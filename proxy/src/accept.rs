@@ -25,7 +25,10 @@ use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
 use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use bytes::Bytes;
+use futures_util::FutureExt;
 use handshakes::Handshakes;
+use http::HeaderValue;
 use opening::Opening;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use std::net::SocketAddr;
@@ -40,6 +43,9 @@ use tokio_util::task::TaskTracker;
 
 /// After a connection is asked to go, streams that began meanwhile may still come; without end, though, it must not stay.
 const CUT_LINGER: Duration = Duration::from_millis(300);
+
+/// When the server ends, how long an idle http/1 connection may still bring one request.
+const IDLE_LINGER: Duration = Duration::from_millis(300);
 
 /// What all accept loops share.
 pub struct Acceptor {
@@ -140,39 +146,49 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
             };
-            let (tcp, address) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok(accepted) => self.clone().begin(accepted, &app, &stop, &tracker),
                 Err(error) => {
                     // Mostly: out of file descriptors. Without the pause this loop would spin until one is free.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
                 }
-            };
-            // Who came by IPv4 to a listener of both families is written as such.
-            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let Ok(place) = self.connections.clone().try_acquire_owned() else {
-                self.failed(address, "too_many");
-                continue;
-            };
-            let (acceptor, app, stop) = (self.clone(), app.clone(), stop.clone());
-            tracker.spawn(async move {
-                let _place = place;
-                let limit = acceptor.limits.handshake_timeout;
-                match tokio::time::timeout(limit, acceptor.open(tcp, address)).await {
-                    Ok(Ok(Opened::Http(connection))) => {
-                        // Where an operator wants it so: else only a well-formed question wakes a worker.
-                        acceptor.wakes.iter().for_each(|admission| drop(admission.wake()));
-                        acceptor.tend(connection, app, stop).await
-                    }
-                    Ok(Ok(Opened::Opaque(connection))) => acceptor.pass(connection).await,
-                    Ok(Err(reason)) => acceptor.failed(address, reason),
-                    Err(_) => acceptor.failed(address, "timeout"),
-                }
-            });
+            }
         }
+        // Whoever is connected but not accepted yet would be reset when the listener closes.
+        while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+            self.clone().begin(accepted, &app, &stop, &tracker);
+        }
+    }
+
+    /// One connection, in a task of its own.
+    fn begin<A: HttpServerApp + Send + Sync + 'static>(
+        self: Arc<Self>,
+        (tcp, address): (TcpStream, SocketAddr),
+        app: &Arc<A>,
+        stop: &watch::Receiver<bool>,
+        tracker: &TaskTracker,
+    ) {
+        // Who came by IPv4 to a listener of both families is written as such.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let Ok(place) = self.connections.clone().try_acquire_owned() else { return self.failed(address, "too_many") };
+        let (app, stop) = (app.clone(), stop.clone());
+        tracker.spawn(async move {
+            let _place = place;
+            let limit = self.limits.handshake_timeout;
+            match tokio::time::timeout(limit, self.open(tcp, address)).await {
+                Ok(Ok(Opened::Http(connection))) => {
+                    // Where an operator wants it so: else only a well-formed question wakes a worker.
+                    self.wakes.iter().for_each(|admission| drop(admission.wake()));
+                    self.tend(connection, app, stop).await
+                }
+                Ok(Ok(Opened::Opaque(connection))) => self.pass(connection).await,
+                Ok(Err(reason)) => self.failed(address, reason),
+                Err(_) => self.failed(address, "timeout"),
+            }
+        });
     }
 
     /// Peeks, and shakes hands if that is TLS.
@@ -253,7 +269,8 @@ impl Acceptor {
         let tells = matches!(self.xfcc, Xfcc::SanitizeSet | Xfcc::AppendForward);
         if let Some(tls) = self.tls.as_ref().filter(|_| tells && facts.peer.spiffe.is_some()) {
             let own = tls.identity.load().and_then(|material| material.spiffe().map(ToString::to_string));
-            facts.xfcc = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            let element = made_from(chain, own.as_deref(), Details::default()).map(|element| element.to_string());
+            facts.said.xfcc = element.and_then(|element| HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
         }
         facts
     }
@@ -271,7 +288,7 @@ impl Acceptor {
         let (bye, told) = watch::channel(false);
         let oldest = self.oldest(&facts);
         let grace = self.limits.connection_age_grace;
-        let (mut over, mut halted) = (None, false);
+        let (mut over, mut halted, mut idle_until) = (None, false, None);
         let serving = async {
             match facts.h2 {
                 true => drop(app.process_new(Box::new(connection), &told).await),
@@ -287,10 +304,14 @@ impl Acceptor {
                 true = told_to(&mut stop), if !halted => {
                     halted = true;
                     bye.send_replace(true);
-                    // An idle connection would only be told in the answer to its next request.
+                    // An idle connection would only be told in the answer to its next request, which may be on its way.
+                    idle_until = Some(Instant::now() + IDLE_LINGER);
+                }
+                () = until(idle_until) => {
                     if facts.is_idle() {
                         return;
                     }
+                    idle_until = None;
                 }
                 () = until(oldest), if !told_already => {
                     over = grace.map(|grace| Instant::now() + grace);

@@ -17,6 +17,9 @@ pub enum Error {
     Invalid { message: String, param: Option<String> },
     #[error("no such path: {method} {path}")]
     UnknownPath { method: String, path: String },
+    /// An activator has no service of that name.
+    #[error("no service here answers to the host `{host}`")]
+    UnknownHost { host: String },
     #[error("{method} is not allowed here; use {allowed}")]
     MethodNotAllowed { method: String, allowed: &'static str },
     #[error("the model `{model}` does not exist; this server has: {known}")]
@@ -70,8 +73,19 @@ pub enum Error {
     QueueFull { waiting: usize, retry_after: Duration },
     #[error("the queue holds {bytes} bytes of requests, which is its limit")]
     QueueBytesFull { bytes: usize, retry_after: Duration },
+    /// The caller asked to be refused rather than queued.
+    #[error("there is no room at the moment, and the request asked not to be queued")]
+    NoRoom,
+    /// It had waited, and had to go for a caller who holds less of the queue, or one whose priority is higher.
+    #[error("the queue is full, and others who ask less or matter more are before this request")]
+    QueueDisplaced { retry_after: Duration },
     #[error("the request waited {} s in the queue and was not reached", waited.as_secs())]
-    QueueTimeout { waited: Duration },
+    QueueTimeout { waited: Duration, retry_after: Duration },
+    #[error("the request waited {} s for the worker to start", waited.as_secs())]
+    ColdTimeout { waited: Duration, retry_after: Duration },
+    /// One of the operator's clocks (`timeouts`) ran out.
+    #[error("{}", clock.words(*limit))]
+    Overdue { clock: Clock, limit: Duration },
     #[error("the server is draining")]
     Draining,
     /// The caller has had what it may have for now.
@@ -91,6 +105,9 @@ pub enum Error {
     /// The worker went away before it had started on this request, and so did the one after it.
     #[error("the worker went away before it started on this request")]
     WorkerGone,
+    /// There was no worker to give the request to.
+    #[error("the worker is not there")]
+    WorkerAbsent,
     /// The worker went away in the middle of the answer.
     #[error("the worker went away in the middle of the answer")]
     WorkerLost,
@@ -99,6 +116,31 @@ pub enum Error {
     /// The foreign server took longer than `forward.response_timeout`.
     #[error("the server behind did not answer in time")]
     UpstreamTimeout,
+}
+
+/// Which of the operator's clocks ran out, and where the request was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The whole request, which still waited for its turn.
+    TotalWaiting,
+    /// The whole request, which the worker had.
+    Total,
+    /// From its turn to the first byte of the answer.
+    FirstByte,
+    /// Since the answer last went on.
+    Idle,
+}
+
+impl Clock {
+    fn words(self, limit: Duration) -> String {
+        let seconds = limit.as_secs_f64();
+        match self {
+            Clock::TotalWaiting => format!("the request was not reached within the {seconds} s it may take"),
+            Clock::Total => format!("the request was not done within the {seconds} s it may take"),
+            Clock::FirstByte => format!("the answer did not begin within {seconds} s"),
+            Clock::Idle => format!("the answer did not go on for {seconds} s"),
+        }
+    }
 }
 
 /// What a gRPC caller is told of a refusal's body: its message is a header.
@@ -173,7 +215,8 @@ pub struct Verdict {
     pub words: String,
     /// The field at fault, where there is one.
     pub param: Option<String>,
-    /// Which part of the server refused: `request`, `auth`, `rate_limit`, `admission`, `worker`.
+    /// Which part refused: `request` (as it is, it cannot succeed), `auth`, `rate_limit`, `queue` (the worker has enough to
+    /// do), `cold` (there is no worker yet), `worker` (it, or the server behind), `proxy` (the sidecar itself: it drains).
     pub part: &'static str,
     /// The limit that was reached.
     pub quota: Option<Quota>,
@@ -208,6 +251,7 @@ impl Error {
         let (status, grpc, label, part) = match self {
             Invalid { .. } => (400, grpc::INVALID_ARGUMENT, "invalid", "request"),
             UnknownPath { .. } => (404, grpc::UNIMPLEMENTED, "unknown_path", "request"),
+            UnknownHost { .. } => (404, grpc::UNIMPLEMENTED, "unknown_host", "request"),
             MethodNotAllowed { .. } => (405, grpc::UNIMPLEMENTED, "method_not_allowed", "request"),
             UnknownModel { .. } => (404, grpc::NOT_FOUND, "unknown_model", "request"),
             UnknownVersion { .. } => (404, grpc::NOT_FOUND, "unknown_version", "request"),
@@ -227,15 +271,20 @@ impl Error {
             }
             Explained { error, .. } => return error.verdict(),
             AuthUnavailable => (503, grpc::UNAVAILABLE, "auth_unavailable", "auth"),
-            QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "admission"),
-            QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "admission"),
-            QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "admission"),
+            QueueFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_full", "queue"),
+            QueueBytesFull { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_bytes_full", "queue"),
+            QueueDisplaced { .. } => (429, grpc::RESOURCE_EXHAUSTED, "queue_displaced", "queue"),
+            NoRoom => (503, grpc::UNAVAILABLE, "no_room", "queue"),
+            QueueTimeout { .. } => (504, grpc::DEADLINE_EXCEEDED, "queue_timeout", "queue"),
+            // Not 504: nobody was slow to answer, there was nobody yet, and there may be when the caller comes again.
+            ColdTimeout { .. } => (503, grpc::UNAVAILABLE, "cold_timeout", "cold"),
+            Overdue { clock, .. } => overdue(*clock),
             RateLimited { .. } => (429, grpc::RESOURCE_EXHAUSTED, "rate_limited", "rate_limit"),
             LimiterSilent { .. } => (503, grpc::UNAVAILABLE, "limiter_silent", "rate_limit"),
-            Draining => (503, grpc::UNAVAILABLE, "draining", "admission"),
-            WakeFailed { .. } => (503, grpc::UNAVAILABLE, "wake_failed", "admission"),
+            Draining => (503, grpc::UNAVAILABLE, "draining", "proxy"),
+            WakeFailed { .. } => (503, grpc::UNAVAILABLE, "wake_failed", "cold"),
             Worker { code, .. } => (worker_status(*code), *code, "worker_refused", "worker"),
-            WorkerGone => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
+            WorkerGone | WorkerAbsent => (503, grpc::UNAVAILABLE, "worker_gone", "worker"),
             WorkerLost => (502, grpc::UNAVAILABLE, "worker_lost", "worker"),
             WorkerNonsense { .. } => (502, grpc::INTERNAL, "worker_nonsense", "worker"),
             UpstreamTimeout => (504, grpc::DEADLINE_EXCEEDED, "upstream_timeout", "worker"),
@@ -252,12 +301,18 @@ impl Error {
         match self {
             Error::QueueFull { retry_after, .. }
             | Error::QueueBytesFull { retry_after, .. }
+            | Error::QueueDisplaced { retry_after }
+            | Error::QueueTimeout { retry_after, .. }
+            | Error::ColdTimeout { retry_after, .. }
             | Error::WakeFailed { retry_after, .. } => Some(*retry_after),
             // A moment's patience at least: what trickles in would be gone with the next few words.
             Error::RateLimited { quota } => Some(quota.retry_after.max(Duration::from_secs(1))),
-            Error::AuthUnavailable | Error::Draining | Error::WorkerGone | Error::LimiterSilent { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Error::AuthUnavailable
+            | Error::NoRoom
+            | Error::Draining
+            | Error::WorkerGone
+            | Error::WorkerAbsent
+            | Error::LimiterSilent { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -288,6 +343,16 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn overdue(clock: Clock) -> (u16, i32, &'static str, &'static str) {
+    let (label, part) = match clock {
+        Clock::TotalWaiting => ("total_timeout", "queue"),
+        Clock::Total => ("total_timeout", "worker"),
+        Clock::FirstByte => ("first_byte_timeout", "worker"),
+        Clock::Idle => ("idle_timeout", "worker"),
+    };
+    (504, grpc::DEADLINE_EXCEEDED, label, part)
 }
 
 /// HTTP status for a gRPC code of the worker's (as Google's API design guide maps them).

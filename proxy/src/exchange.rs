@@ -5,40 +5,46 @@
 //! Where a foreign server answers, the last four are `hand over`: nothing of the body is read here.
 //! Dropping the exchange drops the worker's stream, the permit and the record, in that order.
 
+mod asking;
+mod class;
 mod cold;
 mod floor;
 mod limiter;
+mod onward;
 mod rights;
+mod suspects;
+mod timeouts;
 
-pub use floor::explain;
+pub use class::Classes;
+pub use floor::{Deadlines, explain};
 pub use limiter::{Limiter, Meter};
 pub use rights::Rights;
+pub use suspects::Suspects;
 
+use crate::activator::Activator;
 use crate::admission::{Admission, Permit, Ticket};
 use crate::auth::callers::{Authenticator, Authorized, CREDENTIALS, Caller};
 use crate::auth::request::{self, Authenticated};
 use crate::auth::revocations::Revocations;
-use crate::config::{Cold, Forward, Limits, Xfcc};
+use crate::config::{Cold, Forward, Limits, Timeouts, Xfcc};
 use crate::dialects::{Ask, Dialect, Event, Facts, Operation};
 use crate::downstream::{Downstream, must_not_be_grpc_on_h1, timeout_of};
 use crate::error::{Error, grpc};
 use crate::ext_authz::client::Authorizers;
 use crate::forward::{self, Handover, Passage};
+use crate::leaving::Leaving;
 use crate::message::Head;
 use crate::policy::{InForce, Watched};
 use crate::record::Journal;
 use crate::worker::{Events, Known, Worker};
 use floor::{Floor, Voice};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// Times a request is given to a worker, or a connection to a foreign server is tried, before it is given up: twice it may
-/// meet one that dies.
+/// Times a connection to a foreign server is tried before a request is given up: twice it may meet one that dies.
 pub const TRIES: u32 = 3;
-/// Before asking a worker again that says it is loading or draining.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The rooms an exchange leads through.
 pub struct Exchange {
@@ -55,8 +61,12 @@ pub struct Exchange {
     pub known: Arc<Known>,
     pub limits: Limits,
     pub cold: Cold,
+    pub timeouts: Timeouts,
+    pub classes: Classes,
     pub limiter: Arc<Limiter>,
     pub journal: Arc<Journal>,
+    pub leaving: Arc<Leaving>,
+    pub suspects: Suspects,
     /// True when the drain is over and whatever still runs must end.
     pub cut: watch::Receiver<bool>,
 }
@@ -65,6 +75,7 @@ pub struct Exchange {
 pub enum Answers {
     Worker(Arc<dyn Worker>),
     Foreign(Forward),
+    Pods(Arc<Activator>),
 }
 
 /// How an exchange left its page.
@@ -105,22 +116,22 @@ struct Permitted {
     routed: Routed,
     strips: Vec<request::Edit>,
     token: Option<Authenticated>,
-    /// What policies and external authorizers change in the head, for the request that is sent on; the head has it
-    /// already.
+    /// What policies and external authorizers changed in the head, where it is to outlast what we say of the caller.
     edits: Vec<forward::Edit>,
+    ticket: Ticket,
     _authorized: Option<Authorized>,
 }
 
 /// Which was read and understood.
 struct Understood {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
 }
 
 /// Whose turn it is; without a permit where no worker is needed.
 struct Admitted {
     ask: Ask,
-    bytes: usize,
+    ticket: Ticket,
     permit: Option<Permit>,
 }
 
@@ -134,14 +145,19 @@ struct Sent {
 impl Exchange {
     /// From head to end, or to where somebody else goes on.
     pub async fn serve(&self, caller: Downstream<'_>) -> Outcome {
+        self.leaving.arrived();
         let deadline = caller.header("grpc-timeout").and_then(timeout_of);
         let mut floor = Floor::open(caller, self.journal.clone(), self.cut.clone());
-        let told = match deadline {
-            Some(limit) => match tokio::time::timeout(limit, self.stages(&mut floor)).await {
-                Ok(told) => told,
-                Err(_) => Err(Error::DeadlineExceeded { limit }),
-            },
-            None => self.stages(&mut floor).await,
+        floor.deadlines = Deadlines::start(self.timeouts);
+        let told = {
+            let stages = pin!(self.stages(&mut floor));
+            match deadline {
+                Some(limit) => match tokio::time::timeout(limit, stages).await {
+                    Ok(told) => told,
+                    Err(_) => Err(Error::DeadlineExceeded { limit }),
+                },
+                None => stages.await,
+            }
         };
         match told {
             Ok(None) => {}
@@ -162,6 +178,7 @@ impl Exchange {
         let worker = match &self.answers {
             Answers::Worker(worker) => worker,
             Answers::Foreign(server) => return Ok(Some((self.hand_over(permitted, server, floor).await?, server))),
+            Answers::Pods(activator) => return self.activate(permitted, activator, floor).await.map(Some),
         };
         // Parse before admit: only a well-formed question may wake a worker.
         let understood = self.parse(permitted, floor).await?;
@@ -173,6 +190,7 @@ impl Exchange {
 
     fn receive(&self, floor: &mut Floor<'_>) -> Result<Call, Error> {
         let head = floor.head()?;
+        floor.at_once = head.headers.contains_key(forward::AT_ONCE);
         must_not_be_grpc_on_h1(&head)?;
         Ok(Call(head))
     }
@@ -217,6 +235,8 @@ impl Exchange {
         if let Some(caller) = &mut caller {
             floor.knows(caller);
         }
+        let principal = token.as_ref().and_then(Authenticated::principal);
+        strips.extend(self.must_be_trusted(&mut routed.head, caller.as_ref(), principal, floor));
         Ok(Identified { routed, caller, strips, token, in_force })
     }
 
@@ -224,51 +244,50 @@ impl Exchange {
         let Identified { mut routed, caller, strips, token, in_force } = identified;
         let mut edits = Vec::new();
         // A question open to all is no less so to whom we know.
-        let authorized = match caller.filter(|_| !routed.is_open()) {
-            Some(caller) => {
-                let deciding = self.authenticator.authorize(caller, floor.record.unix_seconds());
-                let decision = floor.unless_over(async { Ok(deciding.await) }).await?;
+        let authorized = match caller.filter(|_| !routed.is_open()).map(Caller::settle) {
+            Some(Ok(authorized)) => Some(floor.decided(Ok(authorized))?),
+            Some(Err(caller)) => {
+                let now_unix = floor.record.unix_seconds();
+                let mut deciding = Box::pin(async { Ok(self.authenticator.authorize(*caller, now_unix).await) });
+                let decision = floor.unless_over(deciding.as_mut()).await?;
                 Some(floor.decided(decision)?)
             }
             None => None,
         };
         if let Some(authorized) = &authorized {
             request::apply(authorized.edits(), &mut routed.head);
-            edits.extend(forward::edits_of(authorized.edits(), &routed.head));
+            edits.extend(forward::edits_of(authorized.edits()));
         }
         if let Some(in_force) = in_force {
             let principal = token.as_ref().and_then(Authenticated::principal);
             // CUSTOM comes before DENY and ALLOW, which see what an authorizer added to the head.
-            let changes = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal).await?;
-            edits.extend(changes);
+            if in_force.policies.name_authorizers() {
+                let consulting = floor.consult(&in_force.policies, &self.authorizers, &mut routed.head, principal);
+                edits.extend(Box::pin(consulting).await?);
+            }
             floor.judge(&in_force.policies, &routed.head, principal)?;
         }
         let principal = token.as_ref().and_then(Authenticated::principal);
         floor.limit(&self.limiter, authorized.as_ref(), principal, &routed).await?;
-        Ok(Permitted { routed, strips, token, edits, _authorized: authorized })
+        let ticket = self.ticket(authorized.as_ref(), principal, &routed, floor);
+        Ok(Permitted { routed, strips, token, edits, ticket, _authorized: authorized })
     }
 
     /// The way out of this page: the place is taken, the rest is `forward`.
     async fn hand_over(&self, permitted: Permitted, server: &Forward, floor: &mut Floor<'_>) -> Result<Passage, Error> {
-        let Permitted { routed, strips, token, edits: changes, .. } = permitted;
         let upstream = forward::upstream(&server.to, floor.busy().facts().target, &self.ports)?;
-        let bytes = routed.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        if bytes > self.limits.body_bytes_max {
-            return Err(Error::BodyTooLarge { limit_bytes: self.limits.body_bytes_max });
-        }
-        floor.charge_unread(&routed.head, bytes).await?;
-        let permit = self.permit(Ticket { bytes: 0, place: None }, floor).await?;
+        let bytes = self.length(&permitted.routed.head)?;
+        floor.charge_unread(&permitted.routed.head, bytes).await?;
+        let permit = self.permit(permitted.ticket, floor).await?;
         floor.record.tries = 1;
-        let mut edits = forward::edits(floor.busy(), &routed.head, self.xfcc, &floor.record.request_id);
-        edits.extend(forward::edits_of(&strips, &routed.head));
-        edits.extend(token.iter().flat_map(|token| forward::edits_of(&token.edits(), &routed.head)));
-        edits.extend(changes);
-        let dialect = routed.asked.map(|(dialect, _)| dialect);
-        let (head, meter) = (routed.head, std::mem::take(&mut floor.meter));
-        Ok(Passage { permit, admission: self.admission.clone(), head, dialect, upstream, edits, meter })
+        Ok(self.passage(permitted, (permit, self.admission.clone(), upstream), floor))
     }
 
-    async fn parse(&self, Permitted { routed, .. }: Permitted, floor: &mut Floor<'_>) -> Result<Understood, Error> {
+    async fn parse(
+        &self,
+        Permitted { routed, ticket, .. }: Permitted,
+        floor: &mut Floor<'_>,
+    ) -> Result<Understood, Error> {
         cold::must_be_answered_now(&routed.head)?;
         let body = floor.body().await?;
         let bytes = body.len();
@@ -282,20 +301,27 @@ impl Exchange {
             floor.record.model = Some(model);
         }
         floor.charge(&parsed.ask, bytes).await?;
-        Ok(Understood { ask: parsed.ask, bytes })
+        let ticket = Ticket { bytes, cost: self.classes.cost(&parsed.ask, bytes), ..ticket };
+        Ok(Understood { ask: parsed.ask, ticket })
     }
 
-    async fn admit(&self, Understood { ask, bytes }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
+    async fn admit(&self, Understood { ask, ticket }: Understood, floor: &mut Floor<'_>) -> Result<Admitted, Error> {
         let needs_worker = match ask {
             Ask::About { wake } => wake && !self.known.has_met(),
             _ => true,
         };
-        let permit = if needs_worker { Some(self.permit(Ticket { bytes, place: None }, floor).await?) } else { None };
-        Ok(Admitted { ask, bytes, permit })
+        let permit = if needs_worker { Some(self.permit(ticket, floor).await?) } else { None };
+        Ok(Admitted { ask, ticket, permit })
     }
 
     async fn permit(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
+        if ticket.place.is_none() {
+            self.must_have_room(floor)?;
+        }
+        floor.deadlines.recalled();
         let permit = self.held(ticket, floor).await?;
+        floor.deadlines.dispatched();
+        floor.record.band = permit.place().class.band;
         floor.record.waited(permit.waited);
         floor.record.generation = permit.generation();
         Ok(permit)
@@ -303,63 +329,25 @@ impl Exchange {
 
     /// Until the first event: what comes before it may be tried again, for nothing has been said to the caller.
     async fn send(&self, admitted: Admitted, worker: &Arc<dyn Worker>, floor: &mut Floor<'_>) -> Result<Sent, Error> {
-        let Admitted { ask, bytes, mut permit } = admitted;
+        let Admitted { ask, ticket, mut permit } = admitted;
+        let mut trial = self.suspects.trial();
         loop {
             floor.record.tries += 1;
             let mut events = self.ask(&ask, worker, permit.as_ref());
-            let first = floor.unless_over(async { events.next().await.unwrap_or(Ok(Event::Done)) }).await;
+            let first = floor.unless_over(pin!(async { events.next().await.unwrap_or(Ok(Event::Done)) })).await;
             let error = match first {
                 Ok(first) => return Ok(Sent { first, events, _permit: permit }),
                 Err(error) => error,
             };
             let Some(held) = permit.filter(|_| may_try_again(&error)) else { return Err(error) };
-            if floor.record.tries >= TRIES {
-                return Err(Error::WorkerGone);
-            }
             let place = Some(held.place());
-            let generation = held.generation();
+            if matches!(error, Error::WorkerGone | Error::WorkerAbsent) {
+                // Before the place is given away: whoever got it would be sent to the same dead worker.
+                self.admission.lost(held.generation());
+            }
             drop((events, held));
-            match error {
-                Error::WorkerGone => self.admission.lost(generation),
-                _ => floor.unless_over(tokio::time::sleep(PAUSE).map(Ok)).await?,
-            }
-            permit = Some(self.permit(Ticket { bytes, place }, floor).await?);
-        }
-    }
-
-    fn ask(&self, ask: &Ask, worker: &Arc<dyn Worker>, permit: Option<&Permit>) -> Events {
-        let generation = permit.map(Permit::generation);
-        match ask {
-            Ask::About { .. } => self.about(worker, generation),
-            ask => {
-                self.meet(worker, generation);
-                worker.ask(ask.clone())
-            }
-        }
-    }
-
-    /// What the sidecar knows itself, the worker asked first if there is a permit for it.
-    fn about(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) -> Events {
-        let (known, worker, ready) = (self.known.clone(), worker.clone(), self.ready());
-        let facts = async move {
-            if let Some(generation) = generation {
-                known.learn(worker.as_ref(), generation).await?;
-            }
-            Ok(Event::Facts(known.facts(ready)))
-        };
-        let done = futures_util::future::ready(Ok(Event::Done));
-        Box::pin(futures_util::stream::once(facts).chain(futures_util::stream::once(done)))
-    }
-
-    /// The first request of each new worker has it asked, beside the request, what its models are.
-    fn meet(&self, worker: &Arc<dyn Worker>, generation: Option<u64>) {
-        if generation.is_some_and(|generation| self.known.is_news(generation)) {
-            let (known, worker, generation) = (self.known.clone(), worker.clone(), generation.unwrap_or_default());
-            tokio::spawn(async move {
-                if let Err(error) = known.learn(worker.as_ref(), generation).await {
-                    tracing::warn!(%error, "the worker did not say what its models are");
-                }
-            });
+            floor.unless_over(pin!(trial.again(&error))).await?;
+            permit = Some(self.permit(Ticket { place, ..ticket }, floor).await?);
         }
     }
 
@@ -368,19 +356,19 @@ impl Exchange {
         let mut next = Some(first);
         while let Some(event) = next {
             floor.answer(event).await?;
-            next = floor.unless_over(async { events.next().await.transpose() }).await?;
+            next = floor.unless_over(pin!(async { events.next().await.transpose() })).await?;
         }
         floor.must_have_ended()
     }
 
     fn forwards(&self) -> bool {
-        matches!(self.answers, Answers::Foreign(_))
+        !matches!(self.answers, Answers::Worker(_))
     }
 
     /// Whether a request would be taken now.
     pub fn ready(&self) -> bool {
         let snapshot = self.admission.snapshot();
-        !snapshot.draining && snapshot.worker != "backoff"
+        !self.leaving.has_begun() && !snapshot.draining && snapshot.worker != "backoff"
     }
 
     pub fn facts(&self) -> Facts {
@@ -390,5 +378,5 @@ impl Exchange {
 
 /// The worker went away before it began, or says that it is loading or draining: nothing was done.
 fn may_try_again(error: &Error) -> bool {
-    matches!(error, Error::WorkerGone | Error::Worker { code: grpc::UNAVAILABLE, .. })
+    matches!(error, Error::WorkerGone | Error::WorkerAbsent | Error::Worker { code: grpc::UNAVAILABLE, .. })
 }

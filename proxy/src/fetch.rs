@@ -132,17 +132,17 @@ fn words(error: &dyn std::error::Error) -> String {
 }
 
 /// TLS as the files say now: authorities and certificates rotate while we run.
-struct Live {
+pub struct Live {
     trust: Trust,
     config: ArcSwapOption<(Vec<Option<Stamp>>, Arc<ClientConfig>)>,
 }
 
 impl Live {
-    fn new(trust: Trust) -> Live {
+    pub fn new(trust: Trust) -> Live {
         Live { trust, config: ArcSwapOption::empty() }
     }
 
-    fn current(&self) -> Result<Arc<ClientConfig>, FetchError> {
+    pub fn current(&self) -> Result<Arc<ClientConfig>, FetchError> {
         let authorities = match &self.trust.authorities {
             Some(path) => path.as_path(),
             None => SYSTEM_ROOTS

@@ -1,5 +1,5 @@
 //! The other way to answer: the request is handed, untouched but for what identity adds and takes, to a foreign server
-//! on TCP or a Unix socket. To HTTP/1.1 it is carried from here; HTTP/2 and upgrades are carried by pingora.
+//! on TCP or a Unix socket, in HTTP/1.1 or h2c, upgrades included.
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
@@ -7,32 +7,33 @@ mod carry;
 mod edits;
 mod failure;
 mod gauge;
+mod pods;
 mod pool;
+mod stream;
+mod streams;
 pub mod usage;
 mod wire;
 
 pub use edits::{Edit, edits, edits_of};
+pub use pods::{AT_ONCE, Secure, can_be_kept};
 pub use pool::Pool;
+pub use streams::Streams;
 pub use usage::BYTES_PER_TOKEN;
 
 use crate::accept::{Busy, Target};
+use crate::activator::Trip;
 use crate::admission::{Admission, Permit, Place, Ticket};
 use crate::config::{Destination, Forward, Protocol};
 use crate::dialects::Dialect;
 use crate::downstream::{is_grpc, neutral_refusal};
 use crate::error::Error;
-use crate::exchange::{Meter, Rights, TRIES, explain};
+use crate::exchange::{Deadlines, Meter, Rights, TRIES, explain};
 use crate::message::{Head, Part};
-use crate::net::source_for;
 use crate::record::Record;
 use bytes::{Bytes, BytesMut};
-use failure::error_of;
 use gauge::Gauge;
-use http::header::{ACCEPT_ENCODING, HOST, HeaderValue, UPGRADE};
-use pingora_core::ErrorType;
-use pingora_core::connectors::l4::BindTo;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::header::HeaderValue;
+use pingora_http::ResponseHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pieces that come together are written together, and an error among them throws all of them away: what follows our own
 /// last event is swallowed for so long, until that is surely on its way.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// With pingora's default, 1, every concurrent stream would have a connection of its own.
+/// Streams of one connection: what servers of every make allow.
 const STREAMS_MAX: usize = 100;
 
 /// Where a request goes.
@@ -58,13 +59,14 @@ pub enum Upstream {
     Intercepted(SocketAddr),
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// A pod of an activator's that must prove who it is.
+    Secured(SocketAddr, Secure),
 }
 
 /// As configured.
 #[derive(Clone, Copy)]
 struct Timeouts {
     connect: Duration,
-    idle: Duration,
     response: Option<Duration>,
 }
 
@@ -73,6 +75,8 @@ struct Timeouts {
 /// Fields are dropped in this order: the place is given away before the record is written, and while the connection is
 /// still busy.
 pub struct Handover {
+    /// Where one of several pods answers.
+    trip: Option<Trip>,
     /// Absent only while it is changed for a new one.
     permit: Option<Permit>,
     admission: Arc<Admission>,
@@ -81,13 +85,15 @@ pub struct Handover {
     upstream: Upstream,
     h2c: bool,
     timeouts: Timeouts,
+    /// The operator's clocks of the whole request.
+    pub deadlines: Deadlines,
     edits: Vec<Edit>,
     gauge: Gauge,
     /// When a stream's last event was said by us.
     said_at: Option<Instant>,
     pub record: Record,
-    /// After an upgrade bytes are no body, and have no end.
-    upgrade: bool,
+    /// Bytes are no body any more, and have no end.
+    upgraded: bool,
     /// Why we ended it.
     stopped: Option<Error>,
     /// In the queue, for waiting again.
@@ -106,20 +112,22 @@ pub struct Passage {
     pub upstream: Upstream,
     pub edits: Vec<Edit>,
     pub meter: Meter,
+    /// Where one of several pods answers.
+    pub trip: Option<Trip>,
+    pub deadlines: Deadlines,
 }
 
 impl Handover {
     pub(crate) fn new(passage: Passage, config: &Forward, record: Record, rights: Rights, busy: Busy) -> Handover {
-        let Passage { permit, admission, head, dialect, upstream, edits, meter } = passage;
+        let Passage { permit, admission, head, dialect, upstream, edits, meter, trip, deadlines } = passage;
         let h2c = match config.protocol {
             Protocol::Http1 => false,
             Protocol::H2c => true,
             Protocol::Auto => is_grpc(&head),
         };
-        let timeouts =
-            Timeouts { connect: config.connect_timeout, idle: config.idle_timeout, response: config.response_timeout };
-        let upgrade = head.headers.contains_key(UPGRADE);
+        let timeouts = Timeouts { connect: config.connect_timeout, response: config.response_timeout };
         Handover {
+            trip,
             permit: Some(permit),
             admission,
             head,
@@ -127,11 +135,12 @@ impl Handover {
             upstream,
             h2c,
             timeouts,
+            deadlines,
             edits,
             gauge: Gauge::new(meter),
             said_at: None,
             record,
-            upgrade,
+            upgraded: false,
             stopped: None,
             place: None,
             rights,
@@ -139,37 +148,18 @@ impl Handover {
         }
     }
 
-    /// The peer, as pingora wants it.
-    pub fn peer(&self) -> pingora_core::Result<HttpPeer> {
-        let mut peer = match &self.upstream {
-            Upstream::Intercepted(address) | Upstream::Tcp(address) => HttpPeer::new(*address, false, String::new()),
-            Upstream::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
-        };
-        let options = &mut peer.options;
-        if let Upstream::Intercepted(address) = &self.upstream {
-            let mut source = BindTo::default();
-            source.addr = Some((source_for(*address), 0).into());
-            options.bind_to = Some(source);
-        }
-        if self.h2c {
-            options.set_http_version(2, 2);
-            options.max_h2_streams = STREAMS_MAX;
-            options.h2_stream_window_size = Some(STREAM_WINDOW);
-            options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-        }
-        options.connection_timeout = Some(self.timeouts.connect);
-        options.idle_timeout = Some(self.timeouts.idle);
-        options.read_timeout = self.timeouts.response;
-        options.write_timeout = Some(WRITE_TIMEOUT);
-        Ok(peer)
-    }
-
     /// It took no connection: nothing was sent, so the request may wait for the next one, in its old place. False if it
     /// has waited often enough.
     pub fn may_wait(&mut self) -> bool {
+        if let Some(trip) = &mut self.trip {
+            // Another pod, or the queue, for as long as the queue has patience.
+            trip.failed();
+            return true;
+        }
         let again = self.record.tries < TRIES;
         if again && let Some(permit) = self.permit.take() {
             self.place = Some(permit.place());
+            self.deadlines.recalled();
             let generation = permit.generation();
             drop(permit);
             self.admission.lost(generation);
@@ -179,11 +169,19 @@ impl Handover {
 
     /// Takes a place again, if [`Handover::may_wait`] gave the last one away.
     pub async fn settle(&mut self) -> Result<(), Error> {
+        if self.trip.is_some() {
+            return self.settle_at_a_pod().await;
+        }
+        self.queue().await
+    }
+
+    async fn queue(&mut self) -> Result<(), Error> {
         if self.permit.is_some() {
             return Ok(());
         }
-        match self.admission.admit(Ticket { bytes: 0, place: self.place }).await {
+        match self.admission.admit(Ticket { place: self.place, ..Ticket::default() }).await {
             Ok(permit) => {
+                self.deadlines.dispatched();
                 self.record.tries += 1;
                 self.record.waited(permit.waited);
                 self.record.generation = permit.generation();
@@ -194,37 +192,17 @@ impl Handover {
         }
     }
 
-    /// The request as the server behind sees it: on the very path that policy saw.
-    pub fn prepare(&self, request: &mut RequestHeader) -> pingora_core::Result<()> {
-        let target = match &self.head.query {
-            Some(query) => format!("{}?{query}", self.head.path),
-            None => self.head.path.clone(),
-        };
-        if request.raw_path() != target.as_bytes() {
-            // The authority of an absolute form, or of HTTP/2, says it better than any Host beside it (RFC 9112 §3.2.2).
-            if let Some(authority) = request.uri.authority().map(ToString::to_string) {
-                request.insert_header(HOST, authority)?;
-            }
-            request.set_raw_path(target.as_bytes())?;
-        }
-        if self.gauge.reads() {
-            request.remove_header(&ACCEPT_ENCODING);
-        }
-        for edit in &self.edits {
-            match edit {
-                Edit::Remove(name) => drop(request.remove_header(name)),
-                Edit::Set(name, value) => request.insert_header(name, value)?,
-            }
-        }
-        Ok(())
-    }
-
     /// The head of the answer passes.
     pub fn answered(&mut self, response: &mut ResponseHeader) {
         // An interim answer (100, 103) is not the answer.
         if response.status.as_u16() >= 200 || response.status.as_u16() == 101 {
             self.record.status = response.status.as_u16();
             self.record.label = "ok";
+            self.taken_in();
+            self.deadlines.wrote();
+            if self.record.status == 101 {
+                self.deadlines.upgraded();
+            }
             self.gauge.begins(self.record.status, &response.headers);
             for (name, value) in &self.gauge.headers() {
                 let _ = response.insert_header(name, value);
@@ -240,6 +218,7 @@ impl Handover {
     /// A piece of the answer passes, unless the caller's rights have ended or its connection must.
     pub fn passes(&mut self, piece: &mut Option<Bytes>) -> Result<(), Error> {
         self.rights.must_last()?;
+        self.deadlines.must_last()?;
         if self.busy.facts().is_over() {
             return Err(Error::Draining);
         }
@@ -249,6 +228,7 @@ impl Handover {
             return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
         }
         let Some(bytes) = piece else { return Ok(()) };
+        self.deadlines.wrote();
         self.record.sent(bytes.len());
         let told = self.gauge.piece(bytes);
         self.record.usage = self.gauge.usage().unwrap_or(self.record.usage);
@@ -281,27 +261,18 @@ impl Handover {
     /// A piece of the request passes, unless it is too much.
     pub fn taken(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Error> {
         self.record.request_bytes += bytes;
-        if self.record.request_bytes > bytes_max && !self.upgrade {
+        if self.upgraded {
+            self.deadlines.wrote();
+        }
+        if self.record.request_bytes > bytes_max && !self.upgraded {
             return Err(Error::BodyTooLarge { limit_bytes: bytes_max });
         }
         Ok(())
     }
 
-    /// Ends the passage for a reason of ours, which is told instead of pingora's.
-    pub fn stop(&mut self, why: Error) -> Box<pingora_core::Error> {
-        self.stopped = Some(why);
-        pingora_core::Error::new(ErrorType::Custom("stopped"))
-    }
-
-    /// The exchange failed; gives the refusal for a caller who has not seen an answer yet.
-    pub fn failed(&mut self, error: &pingora_core::Error, head_sent: bool) -> Option<Vec<Part>> {
-        let error = self.stopped.take().unwrap_or_else(|| error_of(error, head_sent));
-        self.refused(error, head_sent)
-    }
-
-    /// The same for an error of ours.
+    /// The passage failed; gives the refusal for a caller who has not seen an answer yet.
     pub fn refused(&mut self, error: Error, head_sent: bool) -> Option<Vec<Part>> {
-        if let (Error::WorkerGone, Some(permit)) = (&error, &self.permit) {
+        if let (Error::WorkerGone, Some(permit), None) = (&error, &self.permit, &self.trip) {
             // Whoever comes next waits until it takes connections again.
             self.admission.lost(permit.generation());
         }

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod accept;
+pub mod activator;
 pub mod admin;
 pub mod admission;
 pub mod auth;
@@ -21,7 +22,10 @@ pub mod ext_authz;
 pub mod fetch;
 pub mod files;
 pub mod forward;
+mod go_time;
+pub mod knative;
 pub mod kube;
+pub mod leaving;
 pub mod message;
 pub mod metrics;
 pub mod net;

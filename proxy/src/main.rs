@@ -19,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Hold requests for services whose pods are not there, have the first pod started, and pass them on.
+    Activator(cli::activator::Args),
     /// Answer gateways (ext_authz) in Authorino's place, and do nothing else.
     Authorize(cli::authorize::Args),
     /// Make identities of the development trust domain.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     outrider::server::memory::no_huge_pages();
     cli::start_logging();
     let outcome = match Arguments::parse().command {
+        Command::Activator(args) => cli::activator::run(args),
         Command::Authorize(args) => cli::authorize::run(args),
         Command::Certs(args) => cli::certs::run(args),
         Command::Check(args) => cli::check::run(args),

@@ -4,13 +4,18 @@
 //! that OpenTelemetry's semantic conventions name (`gen_ai.server.*`) have that name and those buckets; the rest is
 //! `outrider_*` or, for the process, what every Prometheus client calls it.
 
+mod activator;
 mod auth;
+mod autoscale;
 mod gateways;
 mod process;
+mod queue;
 mod verdicts;
 mod wake;
 
+pub use activator::ActivatorMetrics;
 pub use auth::AuthMetrics;
+pub use autoscale::AutoscaleMetrics;
 
 use crate::admission::Snapshot;
 use crate::ext_authz::server::Counted;
@@ -19,9 +24,10 @@ use crate::tls::Status;
 use process::Process;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
+use queue::QueueMetrics;
 use verdicts::VerdictMetrics;
 use wake::WakeMetrics;
 
@@ -41,7 +47,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     pub request_seconds: HistogramVec,
     pub first_token_seconds: HistogramVec,
-    pub queue_wait_seconds: Histogram,
+    pub queue: QueueMetrics,
     pub tokens: IntCounterVec,
     pub body_bytes: IntCounterVec,
     pub in_flight: IntGauge,
@@ -52,11 +58,11 @@ pub struct Metrics {
     pub passed_bytes: IntCounterVec,
     pub rate_limits: RateMetrics,
     pub auth: AuthMetrics,
+    pub activator: ActivatorMetrics,
+    pub autoscale: AutoscaleMetrics,
     pub verdicts: VerdictMetrics,
     pub wake: WakeMetrics,
     running: IntGauge,
-    waiting: IntGauge,
-    waiting_bytes: IntGauge,
     draining: IntGauge,
     worker_state: IntGaugeVec,
     worker_starts: IntCounter,
@@ -241,7 +247,6 @@ impl Default for Metrics {
 impl Metrics {
     pub fn new() -> Self {
         let (l, asked) = (Ledger(Registry::new()), &["dialect", "operation"]);
-        let wait = HistogramOpts::new("outrider_queue_wait_seconds", "Time requests waited for the worker.");
         Metrics {
             requests: l.counters(
                 "outrider_requests_total",
@@ -260,7 +265,7 @@ impl Metrics {
                 asked,
                 FIRST_TOKEN_BUCKETS,
             ),
-            queue_wait_seconds: l.add(Histogram::with_opts(wait.buckets(WAIT_BUCKETS.to_vec()))),
+            queue: QueueMetrics::new(&l),
             tokens: l.counters("outrider_tokens_total", "LLM tokens, `input` and `output`.", &["type"]),
             body_bytes: l.counters("outrider_body_bytes_total", "Bytes of bodies.", &["direction"]),
             in_flight: l.gauge("outrider_requests_in_flight", "Requests between head and end."),
@@ -279,11 +284,11 @@ impl Metrics {
             outbound: Outbound::new(&l),
             rate_limits: RateMetrics::new(&l),
             auth: AuthMetrics::new(&l),
+            activator: ActivatorMetrics::new(&l),
+            autoscale: AutoscaleMetrics::new(&l),
             verdicts: VerdictMetrics::new(&l),
             wake: WakeMetrics::new(&l),
             running: l.gauge("outrider_worker_requests_running", "Requests the worker has."),
-            waiting: l.gauge("outrider_queue_waiting", "Requests that wait for the worker."),
-            waiting_bytes: l.gauge("outrider_queue_waiting_bytes", "Bytes of the bodies of requests that wait."),
             draining: l.gauge("outrider_draining", "1 while no new request is taken."),
             worker_state: l.gauges("outrider_worker_state", "1 for the worker's state, 0 for others.", &["state"]),
             worker_starts: l.counter("outrider_worker_starts_total", "Times the worker was started."),
@@ -337,8 +342,7 @@ impl Metrics {
     /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
     pub fn expose(&self, snapshot: &Snapshot) -> String {
         self.running.set(snapshot.running as i64);
-        self.waiting.set(snapshot.waiting as i64);
-        self.waiting_bytes.set(snapshot.waiting_bytes as i64);
+        self.queue.tell(snapshot);
         self.draining.set(i64::from(snapshot.draining));
         for state in WORKER_STATES {
             self.worker_state.with_label_values(&[state]).set(i64::from(*state == snapshot.worker));
@@ -366,6 +370,9 @@ fn raise(counter: &Counter, value: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::autoscale::{Autoscale, Path, Settings, Surroundings};
+    use crate::scale::stats::Report;
+    use std::time::Duration;
 
     #[test]
     fn is_the_exposition_what_dashboards_rely_on() {
@@ -387,6 +394,12 @@ mod tests {
         metrics.outbound.connections.with_label_values(&["models", "ok"]).inc();
         metrics.outbound.connections_open.with_label_values(&["models"]).inc();
         metrics.passed_bytes.with_label_values(&["sent"]).inc();
+        let mut autoscale = Autoscale::new(Settings::default(), 0, 0, Duration::ZERO);
+        autoscale.observe(Duration::ZERO, &Report { concurrency: 1.0, ..Report::default() });
+        let outcome = autoscale.tick(Duration::ZERO, Surroundings { ready: Some(0), path: Path::default() });
+        metrics.autoscale.decided("chat", &outcome, Some(0));
+        metrics.autoscale.scrapes.with_label_values(&["chat", "ok"]).inc();
+        metrics.autoscale.scalings.with_label_values(&["chat", "ok"]).inc();
         metrics.rate_limits.decisions.with_label_values(&["calls", "allowed"]).inc();
         metrics.rate_limits.tokens.with_label_values(&["words", "total_tokens"]).inc();
         metrics.ext_authz().with_label_values(&["opa", "allowed"]).inc();
@@ -396,7 +409,8 @@ mod tests {
             std::sync::Arc::new(crate::auth::verdicts::Verdicts::<()>::new(Default::default()));
         metrics.verdicts.tell(&[("token_review", memory)]);
         metrics.wake.tell(&[("loading", 1.5)]);
-        let snapshot = Snapshot { worker: "awake", starts: 3, ..Snapshot::default() };
+        metrics.queue.waited(0, std::time::Duration::from_millis(5));
+        let snapshot = Snapshot { worker: "awake", starts: 3, bands: 1, ..Snapshot::default() };
         metrics.expose(&snapshot);
         let text = metrics.expose(&snapshot);
         let families: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();

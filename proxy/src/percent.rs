@@ -1,5 +1,7 @@
 //! Percent-encoding (RFC 3986, section 2.1): of one path segment or query value, of a form, and of what is a URL
-//! already. Decodes nothing.
+//! already; and a path less its encoding. What is decoded is for judging by, never for sending on.
+
+use std::borrow::Cow;
 
 /// What needs no encoding anywhere (RFC 3986, section 2.3).
 fn is_unreserved(byte: u8) -> bool {
@@ -67,9 +69,46 @@ pub fn url(text: &str) -> Result<String, &'static str> {
     Ok(out)
 }
 
+/// A path as its encoding means it: what is no encoding stays, what is no UTF-8 becomes U+FFFD.
+pub fn decoded(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let (mut out, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digit = |at: usize| char::from(*tail.get(at).filter(|_| byte == b'%')?).to_digit(16);
+        match digit(0).zip(digit(1)) {
+            Some((high, low)) => {
+                out.push((high << 4 | low) as u8);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_an_encoded_path_mean() {
+        for (path, meant) in [
+            ("/a/b", "/a/b"),
+            ("/a%20b%2Bc+d", "/a b+c+d"),
+            ("/%C3%A9%ff", "/\u{e9}\u{fffd}"),
+            ("/%", "/%"),
+            ("/%2", "/%2"),
+            ("/%zz%+1", "/%zz%+1"),
+            ("/%2541", "/%41"),
+        ] {
+            assert_eq!(decoded(path), meant, "{path}");
+        }
+    }
 
     #[test]
     fn what_does_each_place_encode() {

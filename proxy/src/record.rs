@@ -13,6 +13,7 @@ use crate::error::Verdict;
 use crate::metrics::Metrics;
 use crate::tls::Peer;
 use json::Object;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -51,7 +52,7 @@ pub struct Record {
     /// The caller's, if it is sane, else ours.
     pub request_id: String,
     pub traceparent: Option<String>,
-    pub peer: Option<Peer>,
+    pub peer: Option<Arc<Peer>>,
     pub protocol: &'static str,
     pub method: String,
     pub path: String,
@@ -76,6 +77,8 @@ pub struct Record {
     /// LLM tokens: prompt, completion.
     pub usage: (u64, u64),
     pub queue_wait: Option<Duration>,
+    /// Of the queue it waited in.
+    pub band: u8,
     pub first_byte: Option<Duration>,
     pub first_token: Option<Duration>,
     pub tries: u32,
@@ -112,6 +115,7 @@ impl Record {
             response_bytes: 0,
             usage: (0, 0),
             queue_wait: None,
+            band: 0,
             first_byte: None,
             first_token: None,
             tries: 0,
@@ -165,7 +169,7 @@ impl Record {
             m.first_token_seconds.with_label_values(&asked).observe(first.as_secs_f64());
         }
         if let Some(waited) = self.queue_wait {
-            m.queue_wait_seconds.observe(waited.as_secs_f64());
+            m.queue.waited(self.band, waited);
         }
         for (kind, count) in [("input", self.usage.0), ("output", self.usage.1)] {
             if count > 0 {
@@ -270,9 +274,31 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
     (sane && !zero(trace) && !zero(span)).then_some((trace, span))
 }
 
+thread_local! {
+    /// The last second that was put into words, and those: `2026-01-31T23:59:59`.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
 pub(crate) fn rfc3339(unix: Duration) -> Option<String> {
+    SECOND.with_borrow_mut(|(second, words)| {
+        if *second != unix.as_secs() {
+            let whole = in_full(Duration::from_secs(unix.as_secs()))?;
+            (*second, *words) = (unix.as_secs(), whole.trim_end_matches('Z').to_owned());
+        }
+        let mut text = String::with_capacity(words.len() + 8);
+        text.push_str(words);
+        let mut buffer = itoa::Buffer::new();
+        // A million more, for the zeros in front.
+        let micros = &buffer.format(1_000_000 + unix.subsec_micros())[1..];
+        text.push('.');
+        text.push_str(micros);
+        text.push('Z');
+        Some(text)
+    })
+}
+
+fn in_full(unix: Duration) -> Option<String> {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(unix.as_nanos() as i128).ok()?;
-    let time = time.replace_microsecond(time.microsecond()).ok()?;
     time.format(&time::format_description::well_known::Rfc3339).ok()
 }
 

@@ -6,8 +6,10 @@
 
 pub mod authorizer;
 mod begin;
+mod callers;
 mod door;
 mod drain;
+mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
@@ -15,13 +17,14 @@ mod sleepers;
 mod way_out;
 
 use crate::accept::{Acceptor, Entrance, Modes};
+use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
-use crate::config::{self, Behind, Config};
+use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Exchange, Limiter};
-use crate::ext_authz::client::Authorizers;
+use crate::exchange::{Answers, Classes, Exchange, Limiter, Suspects};
+use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
 use crate::record::{Journal, unix_now};
@@ -33,8 +36,9 @@ use crate::watched::WATCH_PERIOD;
 use crate::worker::{Known, take_seat};
 use authorizer::Counter;
 pub use begin::{guard, run};
-use door::{App, app};
+use door::App;
 use drain::Drain;
+use handover::Ports;
 use policed::{Policed, policies};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -42,12 +46,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use way_out::{Door, WayOut};
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
+/// How long those whom policies want told of requests may take to hear of the last ones.
+const CALLBACKS_END: Duration = Duration::from_secs(2);
 /// How long a stream that is cut may take to carry its error event.
 const CUT_LINGER: Duration = Duration::from_millis(300);
 
@@ -65,18 +72,26 @@ pub struct Running {
 pub enum Error {
     #[error("cannot listen on {address} ({path}): {source}; {advice}")]
     Listen { path: &'static str, address: SocketAddr, source: std::io::Error, advice: &'static str },
+    #[error(
+        "the older server at {path} (upgrade.socket) did not hand over its sockets: {source}; end it, and start again"
+    )]
+    Upgrade { path: std::path::PathBuf, source: std::io::Error },
     #[error("tls: {0}")]
     Tls(#[from] SourceError),
     #[error("policy.folder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     Policy(Vec<Problem>),
     #[error("auth.authconfig: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     AuthConfig(Vec<Problem>),
+    #[error("audit.path: {0}; name a file in a folder that this process may write")]
+    Audit(std::io::Error),
     #[error("device.group: {} cannot be shared: {source}; all who share it must be able to write there", group.display())]
     Device { group: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Auth(#[from] ConfigProblem),
     #[error("{0}")]
     Outbound(#[from] BadCluster),
+    #[error("{0}")]
+    Activator(#[from] BadService),
     #[error("the operating system gave no threads or timers: {0}")]
     System(#[from] std::io::Error),
 }
@@ -90,6 +105,9 @@ pub struct Parts {
     /// In the place of what the configuration says of callers.
     pub by: Option<Authenticator>,
 }
+
+/// Listeners that answer operators; dropped, they are closed.
+type Windows = JoinSet<()>;
 
 /// Everything open, nothing running.
 pub struct Server {
@@ -106,6 +124,8 @@ pub struct Server {
     healthz: Option<TcpListener>,
     way_out: Option<WayOut>,
     counter: Option<Counter>,
+    ports: Ports,
+    prober: Option<Arc<admin::Prober>>,
     cut: watch::Sender<bool>,
 }
 
@@ -115,16 +135,19 @@ impl Server {
         listeners::raise_fd_limit();
         let journal = Arc::new(parts.journal);
         let (identity, source) = sources::open(&config.tls)?.unzip();
-        let authenticator = parts.by.map_or_else(|| authenticator(&config.auth), Ok).map(Arc::new)?;
-        let listener = listeners::listen("listen", config.listen)?;
-        let admin = listeners::listen("admin", config.admin)?;
-        let healthz = config.healthz.map(|address| listeners::listen("healthz", address)).transpose()?;
-        let way_out = WayOut::open(&config, &identity, &journal)?;
-        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
+        let authenticator = callers::open(&config.auth, config.audit.as_ref(), parts.by)?;
+        let mut doors = Ports::open(config.upgrade.as_ref())?;
+        let listener = doors.listen("listen", config.listen)?;
+        let admin = doors.listen("admin", config.admin)?;
+        let healthz = config.healthz.map(|address| doors.listen("healthz", address)).transpose()?;
+        let way_out = WayOut::open(&config, &identity, &journal, &mut doors)?;
+        let asked = journal.metrics.authorizations();
+        let counter = Counter::beside(&config, identity.as_ref(), &authenticator, asked, &mut doors)?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config)?;
+        begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let authorizers = Arc::new(authorizers(&config, &journal));
+        let authorizers = begin::authorizers(&config, &journal);
         let admission = Admission::new(admission_limits(&config));
         let acceptor = Arc::new(Acceptor::new(Entrance {
             modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
@@ -151,10 +174,15 @@ impl Server {
             known: Arc::new(known(&config)),
             limits: config.limits.clone(),
             cold: config.cold,
+            timeouts: config.timeouts,
+            classes: Classes::new(&config.queue),
             limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
+            leaving: Arc::default(),
+            suspects: Suspects::new(config.queue.wait_max),
             cut: to_cut,
         });
+        let prober = config.readiness.clone().map(admin::Prober::new);
         Ok(Server {
             config,
             exchange,
@@ -168,6 +196,8 @@ impl Server {
             healthz,
             way_out,
             counter,
+            ports: doors,
+            prober,
             cut,
         })
     }
@@ -189,9 +219,10 @@ impl Server {
             let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
+            let knative = self.knative();
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = app(self.exchange.clone(), &self.config);
+                let app = App::new(self.exchange.clone(), &self.config, knative.clone());
                 apps.push(app.clone());
                 let seat = Seat {
                     number,
@@ -212,15 +243,21 @@ impl Server {
                 })?;
             }
             drop((alive, seated));
-            let (end_worker, worker_ended) = self.staff(running)?;
+            let (end_worker, worker_ended, mut windows) = self.staff(running)?;
             // Each thread has its own copy: when the last one closes, nobody can connect any more.
-            drop(self.listener);
+            drop((self.listener, self.admin));
             let counter = self.counter.map(Counter::staff).transpose()?;
             on_ready(&running);
             tracing::info!(listen = %running.listen, admin = %running.admin, threads, "serving");
-            let timeout = self.config.drain.timeout;
-            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, timeout, all_gone };
-            let deadline = drain.when_told(&mut stop).await;
+            let config = &self.config.drain;
+            let drain = Drain { exchange: &self.exchange, apps, halt, cut: &self.cut, config, all_gone };
+            let succeeded = async {
+                let timeout = self.ports.succeeded().await;
+                // What is asked there must be answered by whoever answers from now on.
+                windows.abort_all();
+                timeout
+            };
+            let deadline = drain.when_told(&mut stop, succeeded).await;
             if let Some(counter) = counter {
                 counter.drain(deadline.saturating_duration_since(Instant::now())).await;
             }
@@ -228,27 +265,37 @@ impl Server {
                 way_out.drain(deadline, &mut stop, &mut seats).await;
             }
             let _ = end_worker.send(());
-            let _ = tokio::time::timeout(WORKER_END, worker_ended).await;
+            callers::end(worker_ended, &self.exchange.authenticator).await;
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())
         })
     }
 
-    /// Starts what runs beside the callers: the admin listener, certificate rotation, and the worker's keeper, which is
-    /// told to end by the first half of what is returned and has ended when the second half resolves.
-    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, tokio::task::JoinHandle<()>), Error> {
+    /// What a Knative pod expects, where this is one.
+    fn knative(&self) -> Option<Arc<Knative>> {
+        let knative = self.config.knative.as_ref().filter(|knative| knative.probes);
+        knative.map(|_| Arc::new(Knative::new(self.exchange.leaving.clone(), self.prober.clone())))
+    }
+
+    /// Starts what runs beside the callers: the windows for operators, certificate rotation, and the worker's keeper, which
+    /// is told to end by the first thing that is returned and has ended when the second resolves.
+    fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, JoinHandle<()>, Windows), Error> {
+        let mut windows = Windows::new();
         let admin = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
         let office = admin::Office::new(self.exchange.clone(), self.config.clone(), running, self.identity.clone());
-        tokio::spawn(admin::serve(admin, Arc::new(office)));
+        windows.spawn(admin::serve(admin, Arc::new(office.asking(self.prober.clone()))));
         if let Some(healthz) = self.healthz.take() {
             let identity = self.identity.clone().filter(|_| self.config.tls.any());
-            tokio::spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+            windows.spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
         }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));
         }
         tokio::spawn(self.exchange.authenticator.clone().tend());
+        if let Answers::Pods(activator) = &self.exchange.answers {
+            activator.staff(&self.exchange.journal.metrics);
+        }
         if let Some((policies, keys)) = &self.policed {
             tokio::spawn(policies.clone().watch(WATCH_PERIOD));
             tokio::spawn(keys.clone().run());
@@ -259,7 +306,7 @@ impl Server {
         self.attend_sleeper();
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
-        Ok((end, tokio::spawn(keeper)))
+        Ok((end, tokio::spawn(keeper), windows))
     }
 }
 
@@ -335,10 +382,16 @@ fn admission_limits(config: &Config) -> admission::Limits {
             let idle_timeout = forward.sleep.as_ref().and_then(|sleep| sleep.after);
             (forward.concurrency.unwrap_or(UNLIMITED), idle_timeout)
         }
+        // Each service has an admission of its own; nobody waits in this one.
+        Behind::Pods(_) => (UNLIMITED, None),
     };
     admission::Limits {
         concurrency,
-        queue: QueueLimits { requests_max: config.queue.requests_max, bytes_max: config.queue.bytes_max },
+        queue: QueueLimits {
+            requests_max: config.queue.requests_max,
+            bytes_max: config.queue.bytes_max,
+            bands: config.queue.fairness.bands().len(),
+        },
         wait_max: config.queue.wait_max,
         idle_timeout,
     }
@@ -348,12 +401,6 @@ fn admission_limits(config: &Config) -> admission::Limits {
 fn known(config: &Config) -> Known {
     let models = config.worker().map(|worker| worker.models.clone()).unwrap_or_default();
     Known::new(models, unix_now().as_secs())
-}
-
-/// External authorizers, as policies may name them.
-fn authorizers(config: &Config, journal: &Journal) -> Authorizers {
-    let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
-    Authorizers::new(providers, config.threads + 1, config.xfcc, journal.metrics.ext_authz())
 }
 
 /// Those we listen on ourselves.
@@ -367,14 +414,6 @@ fn ports(
     ports.extend(way_out.map(WayOut::address).transpose()?.map(|address| address.port()));
     ports.extend(counter.map(Counter::addresses).transpose()?.into_iter().flatten().map(|(_, address)| address.port()));
     Ok(ports)
-}
-
-/// Whoever is to enter is said in one place, here or in policies that others wrote.
-fn authenticator(auth: &config::Auth) -> Result<Authenticator, Error> {
-    match &auth.authconfig {
-        Some(policies) => Authenticator::of_policies(policies).map_err(Error::AuthConfig),
-        None => Ok(Authenticator::from_config(&auth.methods)?),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Folders of YAML files that are reread whenever a file in them changes, and what was last good in them.
 //!
-//! Taken whole or not at all: one bad file leaves everything as it was, and says why in the log and in [`Watched`]. The
-//! folders' own links are followed, so a mounted ConfigMap, which swaps one link for all files, is seen too.
+//! Taken whole or not at all: one bad file leaves everything as it was, and says why in the log and in [`Watched`]. What
+//! is made may depend on more than files; whoever brings the rest tells [`Outside`]. The folders' own links are
+//! followed, so a mounted ConfigMap, which swaps one link for all files, is seen too.
 
 use crate::files::{Stamp, read_bounded};
 use crate::policy::Problem;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Changes are known this late at most.
 pub const WATCH_PERIOD: Duration = Duration::from_secs(2);
@@ -25,6 +27,37 @@ pub type File = (String, String);
 /// Makes something of the files of each folder, in the order of the folders.
 pub type Load<T> = Box<dyn Fn(&[Vec<File>]) -> Result<T, Vec<Problem>> + Send + Sync>;
 
+/// What came into force may lack a part of what was asked for, and says why.
+pub trait Lacks {
+    fn lacks(&self) -> &[Problem] {
+        &[]
+    }
+}
+
+/// Tells of changes that no folder shows.
+#[derive(Default)]
+pub struct Outside {
+    version: AtomicU64,
+    failures: AtomicU64,
+    told: Notify,
+}
+
+impl Outside {
+    /// What is loaded would be another one now.
+    pub fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+        self.told.notify_one();
+    }
+
+    /// Whether there was a change cannot be known.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Changes come in bursts: one look for all of them.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Folders, and what was last good in them.
 pub struct Watched<T> {
     folders: Vec<PathBuf>,
@@ -33,7 +66,8 @@ pub struct Watched<T> {
     load: Load<T>,
     in_force: ArcSwap<T>,
     /// What the folders were like at the last look, good or bad.
-    known: Mutex<Stamps>,
+    known: Mutex<(Stamps, u64)>,
+    outside: Arc<Outside>,
     problems: Mutex<Vec<Problem>>,
     generation: AtomicU64,
     reloads: AtomicU64,
@@ -43,19 +77,32 @@ pub struct Watched<T> {
 /// By folder and file name.
 type Stamps = BTreeMap<(usize, String), Option<Stamp>>;
 
-impl<T: Send + Sync + 'static> Watched<T> {
+impl<T: Lacks + Send + Sync + 'static> Watched<T> {
     /// Reads the folders for the first time.
     pub fn open(folders: Vec<PathBuf>, what: &'static str, load: Load<T>) -> Result<Watched<T>, Vec<Problem>> {
+        Watched::open_with(folders, what, load, Arc::default())
+    }
+
+    /// The same, of something that depends on more than the folders, of which there may be none.
+    pub fn open_with(
+        folders: Vec<PathBuf>,
+        what: &'static str,
+        load: Load<T>,
+        outside: Arc<Outside>,
+    ) -> Result<Watched<T>, Vec<Problem>> {
+        let version = outside.version.load(Ordering::Acquire);
         let stamps = stamps(&folders).map_err(|problem| vec![problem])?;
         let in_force = load(&read(&folders, &stamps)?)?;
         tracing::info!(generation = 1, "{what} in force");
+        let problems = Mutex::new(in_force.lacks().to_vec());
         Ok(Watched {
             folders,
             what,
             load,
             in_force: ArcSwap::from_pointee(in_force),
-            known: Mutex::new(stamps),
-            problems: Mutex::default(),
+            known: Mutex::new((stamps, version)),
+            outside,
+            problems,
             generation: AtomicU64::new(1),
             reloads: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -71,31 +118,35 @@ impl<T: Send + Sync + 'static> Watched<T> {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.outside.told.notified() => tokio::time::sleep(SETTLE).await,
+            }
             let watched = self.clone();
             // A slow disk must not hold up the connections of this thread.
             let _ = tokio::task::spawn_blocking(move || watched.look()).await;
         }
     }
 
-    /// Rereads the folders if anything in them has changed since the last look.
+    /// Rereads the folders if anything in them, or outside, has changed since the last look.
     pub fn look(&self) {
         let mut known = lock(&self.known);
+        let version = self.outside.version.load(Ordering::Acquire);
         let loaded = match stamps(&self.folders) {
-            Ok(stamps) if stamps == *known => return,
+            Ok(stamps) if stamps == known.0 && version == known.1 => return,
             Ok(before) => {
                 let loaded = read(&self.folders, &before).and_then(|files| (self.load)(&files));
                 // Changed while being read: files may be of two generations. The next look will find them at rest.
                 if stamps(&self.folders).is_ok_and(|after| after != before) {
                     return;
                 }
-                *known = before;
+                *known = (before, version);
                 loaded
             }
             // Not remembered as a state of the folder, so that its return is noticed; told once all the same.
             Err(problem) if lock(&self.problems).first() == Some(&problem) => return,
             Err(problem) => {
-                known.clear();
+                known.0.clear();
                 Err(vec![problem])
             }
         };
@@ -104,8 +155,13 @@ impl<T: Send + Sync + 'static> Watched<T> {
                 self.reloads.fetch_add(1, Ordering::Relaxed);
                 let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
                 tracing::info!(generation, "{} in force", self.what);
+                let problems = in_force.lacks().to_vec();
+                for problem in &problems {
+                    tracing::error!(%problem, "{} in force without a part", self.what);
+                }
+                self.failures.fetch_add(u64::from(!problems.is_empty()), Ordering::Relaxed);
                 self.in_force.store(Arc::new(in_force));
-                lock(&self.problems).clear();
+                *lock(&self.problems) = problems;
             }
             Err(problems) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +187,12 @@ impl<T: Send + Sync + 'static> Watched<T> {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// Changes that were not taken.
+    /// Times that what is outside could not be asked.
+    pub fn outside_failures(&self) -> u64 {
+        self.outside.failures.load(Ordering::Relaxed)
+    }
+
+    /// Changes that were not taken, or not whole.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }

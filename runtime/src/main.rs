@@ -21,6 +21,9 @@ struct Arguments {
     /// Validate the configuration and end.
     #[arg(long)]
     check: bool,
+    /// Serve on this socket instead of the configuration's.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// End when the process that started this one ends, however it ends.
     #[arg(long)]
     die_with_parent: bool,
@@ -44,7 +47,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), StartError> {
-    let config = Config::read(&arguments.config)?;
+    let mut config = Config::read(&arguments.config)?;
+    if let Some(socket) = &arguments.socket {
+        config.socket.clone_from(socket);
+    }
     if arguments.check {
         println!("{}: valid", arguments.config.display());
         return Ok(());

@@ -1,10 +1,12 @@
 //! The real binaries over real sockets with the real models.
 
+mod activator;
 mod authorizer;
 mod bad_input;
 mod clients;
 mod cold;
 mod contract;
+mod crash;
 mod drain;
 mod forwarded;
 mod hostile;

@@ -125,7 +125,7 @@ async fn does_a_full_queue_say_so_and_when_to_come_back() {
     };
     let (waited, refused) = tokio::join!(waiting_answer, refused);
     assert_eq!(refused.status, 429, "{}", refused.text());
-    assert_eq!(refused.headers["x-outrider-refused-by"], "admission");
+    assert_eq!(refused.headers["x-outrider-refused-by"], "queue");
     assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
     assert_eq!(waited.expect("an answer").status(), 200, "who waited is answered when the other leaves");
 }

@@ -7,8 +7,14 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_path_buf()
 }
 
-/// A binary of the same build as this one: test executables live in `<target>/<profile>/deps`, others beside it.
+/// A binary of the same build as this one: test executables live in `<target>/<profile>/deps`, others beside it. Or one of
+/// the folder `OUTRIDER_BINARIES`.
 pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("OUTRIDER_BINARIES") {
+        let path = Path::new(&folder).join(name);
+        assert!(path.exists(), "{} is absent", path.display());
+        return path;
+    }
     let test = std::env::current_exe().expect("a running test has an executable");
     let folders = test.ancestors().skip(1).take(2);
     let path = folders.map(|folder| folder.join(name)).find(|path| path.exists()).unwrap_or_else(|| name.into());

@@ -73,7 +73,9 @@ impl Proxy {
     /// As [`Proxy::start`], in a folder that is the test's.
     pub fn start_in(folder: &Path, config: &str) -> Proxy {
         let ports = if config.contains("listen:") { "" } else { "listen: 127.0.0.1:0\n" };
-        let config = format!("{ports}admin: 127.0.0.1:0\n{config}");
+        // Nobody sends callers here but the test: it need not be waited for those who still might.
+        let drain = if config.contains("drain:") { "" } else { "drain: {quiet: 0s}\n" };
+        let config = format!("{ports}admin: 127.0.0.1:0\n{drain}{config}");
         std::fs::write(folder.join("proxy.yaml"), &config).expect("the folder takes a configuration");
         Self::launch(folder, Command::new(binary("outrider")))
     }

@@ -4,6 +4,8 @@
 
 use crate::policy::ConnectionAttributes;
 use crate::tls::Peer;
+use bytes::Bytes;
+use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,13 +21,28 @@ pub struct Target {
     pub redirected: bool,
 }
 
+/// What we say of the caller to servers behind, made once for all requests of the connection.
+#[derive(Debug)]
+pub struct Said {
+    /// Its IP address.
+    pub address: HeaderValue,
+    /// Our element of `x-forwarded-client-cert`.
+    pub xfcc: Option<HeaderValue>,
+}
+
+impl Said {
+    pub fn address_text(&self) -> &str {
+        self.address.to_str().unwrap_or_default()
+    }
+}
+
 #[derive(Debug)]
 pub struct Facts {
-    pub peer: Peer,
+    /// Shared: every record has it.
+    pub peer: Arc<Peer>,
     pub h2: bool,
     pub target: Target,
-    /// Our element of `x-forwarded-client-cert`, made once for all requests of the connection.
-    pub xfcc: Option<String>,
+    pub said: Said,
     opened: Instant,
     /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
     awaits_head_since: AtomicU64,
@@ -49,11 +66,13 @@ const HEAD_BYTES_MAX: u64 = 64 << 10;
 
 impl Facts {
     pub fn new(peer: Peer, h2: bool, target: Target) -> Facts {
+        let address = peer.address.ip().to_canonical().to_string();
+        let address = HeaderValue::from_maybe_shared(Bytes::from(address)).expect("an address is visible ASCII");
         Facts {
-            peer,
+            peer: Arc::new(peer),
             h2,
             target,
-            xfcc: None,
+            said: Said { address, xfcc: None },
             opened: Instant::now(),
             awaits_head_since: AtomicU64::new(0),
             read: AtomicU64::new(0),

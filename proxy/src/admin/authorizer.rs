@@ -3,6 +3,7 @@
 use super::http::{self, Reply, Request};
 use super::{CONNECTIONS_MAX, TIMEOUT};
 use crate::admission::Snapshot;
+use crate::auth::Authenticator;
 use crate::metrics::Metrics;
 use crate::record::unix_now;
 use crate::tls::Identity;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 pub struct Office {
     pub metrics: Arc<Metrics>,
     pub identity: Option<Arc<Identity>>,
+    pub authenticator: Arc<Authenticator>,
     pub draining: watch::Receiver<bool>,
 }
 
@@ -41,17 +43,32 @@ impl Office {
         match request.path.as_str() {
             "/healthz" | "/healthz/live" => Reply::text(200, "live\n"),
             "/readyz" | "/healthz/ready" => self.ready(),
-            "/metrics" | "/server-metrics" => Reply::metrics(self.metrics.expose(&Snapshot::default())),
+            "/metrics" | "/server-metrics" => self.metrics(),
+            path if path.contains("/.well-known/") => super::published(&self.authenticator, path),
             _ => Reply::text(404, "try /healthz /readyz /metrics\n"),
         }
     }
 
+    fn metrics(&self) -> Reply {
+        self.metrics.verdicts.tell(&self.authenticator.memories());
+        if let Some(watched) = self.authenticator.watched() {
+            self.metrics.auth.watched(watched);
+        }
+        self.metrics.auth.tally(self.authenticator.tally());
+        if let Some(trail) = self.authenticator.trail() {
+            self.metrics.auth.trail(trail);
+        }
+        Reply::metrics(self.metrics.expose(&Snapshot::default()))
+    }
+
     fn ready(&self) -> Reply {
         let now = unix_now().as_secs();
-        match self.identity.as_ref().map(|identity| identity.status(now).ready(now)) {
-            _ if *self.draining.borrow() => Reply::text(503, "draining\n"),
-            Some(Err(why)) => Reply::text(503, &format!("{why}\n")),
-            _ => Reply::text(200, "ready\n"),
-        }
+        let identity = self.identity.as_ref().map_or(Ok(()), |identity| identity.status(now).ready(now));
+        let why = match (*self.draining.borrow(), identity, self.authenticator.ready().map_err(str::to_owned)) {
+            (true, ..) => "draining".into(),
+            (_, Err(why), _) | (_, _, Err(why)) => why,
+            _ => return Reply::text(200, "ready\n"),
+        };
+        Reply::text(503, &format!("{why}\n"))
     }
 }

@@ -28,16 +28,16 @@ pub struct Reply {
     status: u16,
     media_type: &'static str,
     extra: String,
-    body: String,
+    body: Vec<u8>,
 }
 
 impl Reply {
-    fn new(status: u16, media_type: &'static str, body: String) -> Self {
-        Reply { status, media_type, extra: String::new(), body }
+    fn new(status: u16, media_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Reply { status, media_type, extra: String::new(), body: body.into() }
     }
 
     pub fn text(status: u16, body: &str) -> Self {
-        Reply::new(status, "text/plain; charset=utf-8", body.into())
+        Reply::new(status, "text/plain; charset=utf-8", body)
     }
 
     pub fn html(body: String) -> Self {
@@ -49,6 +49,16 @@ impl Reply {
         Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body)
     }
 
+    /// As it stands.
+    pub fn document(body: &[u8]) -> Self {
+        Reply::new(200, "application/json", String::from_utf8_lossy(body).into_owned())
+    }
+
+    /// As Knative's autoscaler wants its stats.
+    pub fn protobuf(body: Vec<u8>) -> Self {
+        Reply::new(200, "application/protobuf", body)
+    }
+
     pub fn json(status: u16, body: &Value) -> Self {
         Reply::new(status, "application/json", format!("{body:#}\n"))
     }
@@ -58,12 +68,17 @@ impl Reply {
         self
     }
 
+    #[cfg(test)]
+    pub fn says(&self, words: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(words)
+    }
+
     fn bytes(&self, head_only: bool) -> Vec<u8> {
         // Also whatever a probed app answered.
         let known = http::StatusCode::from_u16(self.status).ok();
         let reason = known.and_then(|status| status.canonical_reason()).unwrap_or("Unknown");
         // The page runs no scripts and is embedded nowhere.
-        let mut text = format!(
+        let text = format!(
             "HTTP/1.1 {} {reason}\r\nserver: outrider\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
              cache-control: no-store\r\nx-content-type-options: nosniff\r\n\
              content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\r\n\
@@ -73,10 +88,11 @@ impl Reply {
             self.body.len(),
             self.extra
         );
+        let mut bytes = text.into_bytes();
         if !head_only {
-            text.push_str(&self.body);
+            bytes.extend_from_slice(&self.body);
         }
-        text.into_bytes()
+        bytes
     }
 }
 

@@ -8,16 +8,21 @@ pub mod authorizer;
 pub mod healthz;
 mod http;
 mod invalidate;
+mod leave;
 mod page;
 mod probes;
 mod sleeper;
 
+pub use probes::Prober;
+
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::record::unix_now;
 use crate::server::Running;
 use crate::tls::{Identity, Status};
 use http::{Reply, Request};
+use leave::Waiting;
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +39,9 @@ pub struct Office {
     config: Config,
     running: Running,
     identity: Option<Arc<Identity>>,
+    /// Whether the app is ready, where that is asked of it.
+    prober: Option<Arc<Prober>>,
+    waiting: Waiting,
     since: Instant,
 }
 
@@ -59,15 +67,30 @@ async fn attend(office: &Office, mut tcp: TcpStream, peer: IpAddr) {
     let _ = tokio::time::timeout(TIMEOUT, http::write(tcp, &reply, head_only)).await;
 }
 
-/// What peers from outside the machine may ask: health and metrics, which say nothing that its callers do not see.
+/// What peers from outside the machine may ask: health, metrics and public keys, which say nothing that its callers do
+/// not see. And a kubelet's hook, which comes from the node, may wait for the end.
 fn for_everybody(path: &str) -> bool {
-    path == "/metrics" || path.starts_with("/healthz/") || path.starts_with("/app-health/")
+    matches!(path, "/metrics" | "/wait-for-drain" | "/drain-complete")
+        || path.starts_with("/healthz/")
+        || path.starts_with("/app-health/")
+        || path.contains("/.well-known/")
+}
+
+/// What verifiers of wristbands ask for.
+fn published(authenticator: &Authenticator, path: &str) -> Reply {
+    let none = || Reply::text(404, "no wristband's issuer is here: /NAMESPACE/POLICY/RESPONSE/.well-known/…\n");
+    authenticator.published(path).map_or_else(none, |document| Reply::document(&document))
 }
 
 impl Office {
     /// `identity`: ours, where one is configured.
     pub fn new(exchange: Arc<Exchange>, config: Config, running: Running, identity: Option<Arc<Identity>>) -> Self {
-        Office { exchange, config, running, identity, since: Instant::now() }
+        Office { exchange, config, running, identity, prober: None, waiting: Waiting::default(), since: Instant::now() }
+    }
+
+    /// Ready only while the app is.
+    pub fn asking(self, prober: Option<Arc<Prober>>) -> Self {
+        Office { prober, ..self }
     }
 
     /// `local` is the address the peer came to, which in a pod is the pod's.
@@ -75,10 +98,15 @@ impl Office {
         if !peer.is_loopback() && !for_everybody(&request.path) {
             return Reply::text(403, "this is answered only from inside: ask 127.0.0.1 on the machine or in the pod\n");
         }
-        match request.path.strip_prefix("/app-health/") {
-            Some(rest) if matches!(request.method.as_str(), "GET" | "HEAD") => {
-                probes::answer(&self.config.probes, rest, request.agent.as_deref(), local).await
-            }
+        let leaving = &self.exchange.leaving;
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET" | "HEAD", "/healthz/ready") => self.ready().await,
+            ("GET" | "HEAD", "/wait-for-drain") => self.waiting.drained(leaving).await,
+            ("POST" | "PUT", "/drain/wait") => self.waiting.leave(leaving).await,
+            ("GET" | "HEAD", path) => match path.strip_prefix("/app-health/") {
+                Some(rest) => probes::answer(&self.config.probes, rest, request.agent.as_deref(), local).await,
+                None => self.answer(request),
+            },
             _ => self.answer(request),
         }
     }
@@ -91,13 +119,14 @@ impl Office {
             (_, "/wake" | "/sleep") => Reply::text(405, "use POST\n").with("allow", "POST"),
             ("POST", "/auth/invalidate") => self.invalidate(&request.body),
             (_, "/auth/invalidate") => Reply::text(405, "use POST\n").with("allow", "POST"),
-            (_, "/drain") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
+            (_, "/drain" | "/drain/wait") => Reply::text(405, "use POST or PUT\n").with("allow", "POST, PUT"),
             ("GET" | "HEAD", path) => match path {
                 "/" => Reply::html(self.page()),
                 "/metrics" => self.metrics(),
                 "/healthz/live" => Reply::text(200, "live\n"),
-                "/healthz/ready" => self.ready(),
+                "/drain-complete" => self.drain_complete(),
                 "/config_dump" => Reply::json(200, &self.config.dump()),
+                path if path.contains("/.well-known/") => published(&self.exchange.authenticator, path),
                 _ => Reply::text(404, "try / /metrics /healthz/ready /healthz/live /app-health /drain /config_dump\n"),
             },
             _ => Reply::text(405, "use GET\n").with("allow", "GET, HEAD"),
@@ -135,26 +164,43 @@ impl Office {
         if let Some(watched) = self.exchange.authenticator.watched() {
             metrics.auth.watched(watched);
         }
+        metrics.auth.tally(self.exchange.authenticator.tally());
+        if let Some(trail) = self.exchange.authenticator.trail() {
+            metrics.auth.trail(trail);
+        }
         metrics.wake.tell(&self.exchange.admission.wake_stages());
         metrics.dropped(self.exchange.journal.lines.dropped());
         Reply::metrics(metrics.expose(&self.exchange.admission.snapshot()))
     }
 
-    /// Ready also while the worker sleeps, for it would be woken; not while starts fail, and not without an identity
-    /// that anybody would believe.
-    fn ready(&self) -> Reply {
+    /// Ready also while the worker sleeps, for it would be woken; not while starts fail, not without an identity that
+    /// anybody would believe, and not while the app says that it is not.
+    async fn ready(&self) -> Reply {
         if let Some(Err(why)) = self.identity().map(|(status, now)| status.ready(now)) {
             return Reply::text(503, &format!("{why}\n"));
         }
-        let snapshot = self.exchange.admission.snapshot();
-        if self.exchange.ready() {
-            return Reply::text(200, "ready\n");
+        if let Err(why) = self.exchange.authenticator.ready() {
+            return Reply::text(503, &format!("{why}\n"));
         }
-        let why = match snapshot.reason {
-            Some(reason) => format!("the worker does not start: {reason}\n"),
-            None => "draining\n".into(),
-        };
-        Reply::text(503, &why)
+        if !self.exchange.ready() {
+            let why = match self.exchange.admission.snapshot().reason {
+                Some(reason) => format!("the worker does not start: {reason}\n"),
+                None => "draining\n".into(),
+            };
+            return Reply::text(503, &why);
+        }
+        match &self.prober {
+            Some(prober) if !prober.is_ready().await => Reply::text(503, "the app is not ready\n"),
+            _ => Reply::text(200, "ready\n"),
+        }
+    }
+
+    /// As queue-proxy says it.
+    fn drain_complete(&self) -> Reply {
+        match self.exchange.journal.metrics.in_flight.get() {
+            ..=0 => Reply::text(200, "drained"),
+            left => Reply::text(503, &format!("pending requests: {left}")),
+        }
     }
 
     /// Takes nobody new from now on; the process goes on until it is told to end. Made for `preStop` hooks.

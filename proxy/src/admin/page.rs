@@ -37,7 +37,7 @@ pub fn render(page: &Page) -> String {
         let _ = write!(html, "<tr><th>Last start failed</th><td class=\"bad\">{}</td></tr>", escaped(reason));
     }
     row(&mut html, "Running", &snapshot.running.to_string());
-    row(&mut html, "Waiting", &format!("{} ({} bytes)", snapshot.waiting, snapshot.waiting_bytes));
+    queue_rows(&mut html, snapshot);
     let starts = format!("{}, {} failed, {} crashes", snapshot.starts, snapshot.start_failures, snapshot.crashes);
     row(&mut html, "Starts", &starts);
     let good = snapshot.starts.saturating_sub(snapshot.start_failures);
@@ -55,6 +55,21 @@ pub fn render(page: &Page) -> String {
 
 fn row(html: &mut String, name: &str, value: &str) {
     let _ = write!(html, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+}
+
+fn queue_rows(html: &mut String, snapshot: &Snapshot) {
+    if let Some(capacity) = snapshot.capacity {
+        row(html, "Running cost", &format!("{} of {capacity} tokens", snapshot.cost));
+    }
+    let depths: Vec<String> = snapshot.depths.iter().take(snapshot.bands).map(ToString::to_string).collect();
+    let bands = if depths.len() > 1 { format!("; by band: {}", depths.join(", ")) } else { String::new() };
+    let (waiting, bytes, flows) = (snapshot.waiting, snapshot.waiting_bytes, snapshot.flows);
+    row(html, "Waiting", &format!("{waiting} ({bytes} bytes) of {flows} callers{bands}"));
+    let dropped = snapshot.dropped.named().filter(|(_, requests)| *requests > 0);
+    let dropped: Vec<String> = dropped.map(|(outcome, requests)| format!("{outcome} {requests}")).collect();
+    if !dropped.is_empty() {
+        row(html, "Dropped", &dropped.join(", "));
+    }
 }
 
 fn model_row(html: &mut String, model: &ModelFacts) {

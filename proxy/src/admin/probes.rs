@@ -5,10 +5,13 @@
 //! asked is whether somebody answers, not who.
 
 mod grpc;
+mod ready;
 mod tls;
 
+pub use ready::Prober;
+
 use super::http::Reply;
-use crate::config::{AppProbe, HttpProbe, ProbeAsk, Probes};
+use crate::config::{HttpProbe, ProbeAsk, Probes};
 use crate::net::{connect_from, source_for};
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST, HeaderValue, LOCATION, USER_AGENT};
@@ -52,7 +55,7 @@ pub async fn answer(probes: &Probes, rest: &str, agent: Option<&str>, pod: IpAdd
     };
     let dial = probes.address.unwrap_or(pod);
     let visit = Visit { pod, dial, agent: agent.unwrap_or("outrider-probe") };
-    match tokio::time::timeout(app.timeout, visit.ask(app)).await {
+    match tokio::time::timeout(app.timeout, visit.ask(&app.ask)).await {
         Ok(Ok(answer)) => Reply::text(answer.status, &answer.body),
         Ok(Err(words)) => {
             tracing::debug!(container = app.container, probe = app.kind.name(), words, "a probe failed");
@@ -66,8 +69,8 @@ pub async fn answer(probes: &Probes, rest: &str, agent: Option<&str>, pod: IpAdd
 }
 
 impl Visit<'_> {
-    async fn ask(&self, app: &AppProbe) -> Result<Answer, String> {
-        match &app.ask {
+    async fn ask(&self, ask: &ProbeAsk) -> Result<Answer, String> {
+        match ask {
             ProbeAsk::Http(probe) => self.http(probe).await,
             ProbeAsk::Tcp { host, port } => {
                 self.connect(host.as_deref(), *port).await?;

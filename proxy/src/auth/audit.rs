@@ -1,5 +1,7 @@
 //! What was decided about a caller, by whom and why: for the log, and never with a secret in it.
 
+pub mod trail;
+
 use crate::record::json::Object;
 use std::sync::Arc;
 

@@ -1,10 +1,12 @@
 //! Where an exchange asks who calls and whether they may: our own list of methods, or policies that others wrote, by host.
 
 use super::audit::Audit;
-use super::authconfig::{self, Index, Setting, Store};
+use super::audit::trail::{Entry, Trail};
+use super::authconfig::{self, Api, Index, Setting};
 use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
 use super::methods::{self, Memory, Method, Tools};
+use super::pipeline::counts::Tally;
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
 use super::request::Edit;
 use super::revocations::Whose;
@@ -13,7 +15,8 @@ use crate::config;
 use crate::message::Head;
 use crate::policy::Problem;
 use crate::tls::identity::Peer;
-use crate::watched::{File, WATCH_PERIOD, Watched};
+use crate::watched::{WATCH_PERIOD, Watched};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +31,12 @@ pub struct Authenticator {
     tools: Tools,
     /// Those whom policies want told of requests.
     callbacks: Option<Arc<Callbacks>>,
+    /// Where policies or Secrets are followed.
+    api: Option<Arc<Api>>,
+    /// Where each decision is written down.
+    trail: Option<Arc<Trail>>,
+    /// What became of the questions that policies were asked.
+    tally: Arc<Tally>,
 }
 
 enum Policies {
@@ -42,9 +51,12 @@ pub struct Caller {
     pipeline: Arc<Pipeline>,
     identified: Identified,
     credential: Option<Box<str>>,
+    /// For the audit trail, if there is one.
+    entry: Option<Box<Entry>>,
 }
 
-/// A caller who may go on. Only [`Authenticator::authorize`] makes one, so no stage after it can be reached without.
+/// A caller who may go on. Only [`Authenticator::authorize`] and [`Caller::settle`] make one, so no stage after it can be
+/// reached without.
 #[derive(Debug)]
 pub struct Authorized {
     allowed: Allowed,
@@ -52,6 +64,12 @@ pub struct Authorized {
 }
 
 impl Authorized {
+    fn new(pipeline: &Pipeline, allowed: Allowed) -> Authorized {
+        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
+        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
+        Authorized { allowed, edits }
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.allowed.identity
     }
@@ -79,6 +97,19 @@ impl Caller {
     /// It showed a credential, which is not for whoever stands behind us.
     pub fn consumes(&self) -> bool {
         self.identified.consumes
+    }
+
+    /// Whether it may ask, where to be known is all that is asked of it: then nobody has to wait for an answer. Else it is
+    /// given back, for [`Authenticator::authorize`].
+    pub fn settle(self) -> Result<Authorized, Box<Caller>> {
+        let Caller { pipeline, identified, credential, entry } = self;
+        match pipeline.settle(identified) {
+            Ok(allowed) => {
+                tell(entry.as_deref(), &allowed.audit);
+                Ok(Authorized::new(&pipeline, allowed))
+            }
+            Err(identified) => Err(Box::new(Caller { pipeline, identified: *identified, credential, entry })),
+        }
     }
 
     /// To end what runs, should its rights be revoked.
@@ -123,29 +154,64 @@ impl Authenticator {
         }
         let authentication = Phase::new(evaluators);
         let pipeline = Pipeline { name: "auth.methods".into(), authentication, ..Pipeline::default() };
-        Ok(Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools, callbacks: None })
+        Ok(Authenticator {
+            policies: Policies::Ours(Arc::new(pipeline)),
+            tools,
+            callbacks: None,
+            api: None,
+            trail: None,
+            tally: Arc::default(),
+        })
     }
 
     /// By one policy that was made in code.
     pub fn of(pipeline: Pipeline) -> Authenticator {
-        Authenticator { policies: Policies::Ours(Arc::new(pipeline)), tools: Tools::new(), callbacks: None }
+        Authenticator::of_with(pipeline, Tools::new())
     }
 
-    /// Reads a folder of policies that others wrote.
+    /// The same, of methods that were opened with these tools.
+    pub fn of_with(pipeline: Pipeline, tools: Tools) -> Authenticator {
+        Authenticator {
+            policies: Policies::Ours(Arc::new(pipeline)),
+            tools,
+            callbacks: None,
+            api: None,
+            trail: None,
+            tally: Arc::default(),
+        }
+    }
+
+    /// By policies that others wrote.
     pub fn of_policies(config: &config::authconfig::AuthConfig) -> Result<Authenticator, Vec<Problem>> {
         let tools = Tools::new();
         let callbacks = Callbacks::new(Bounds::default());
         let setting = Setting::new(config, tools.clone(), callbacks.clone());
-        let folders = std::iter::once(&config.folder).chain(&config.secrets).cloned().collect();
-        let load = move |files: &[Vec<File>]| {
-            let of = |at: usize| files.get(at).map_or(&[][..], Vec::as_slice);
-            authconfig::load(of(0), &Store::parse(of(1), &setting.namespace)?, &setting)
-        };
-        let watched = Watched::open(folders, "authconfigs", Box::new(load))?;
-        Ok(Authenticator { policies: Policies::Theirs(Arc::new(watched)), tools, callbacks: Some(callbacks) })
+        let tally = setting.tally.clone();
+        let (watched, api) = authconfig::open(config, setting)?;
+        Ok(Authenticator {
+            policies: Policies::Theirs(Arc::new(watched)),
+            tools,
+            callbacks: Some(callbacks),
+            api,
+            trail: None,
+            tally,
+        })
     }
 
-    /// The folder of policies, if there is one.
+    /// Each decision is written down there too.
+    pub fn with_trail(self, trail: Option<Arc<Trail>>) -> Authenticator {
+        Authenticator { trail, ..self }
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub fn trail(&self) -> Option<&Trail> {
+        self.trail.as_deref()
+    }
+
+    /// Policies that others wrote, if we go by such.
     pub fn watched(&self) -> Option<&Watched<Index>> {
         match &self.policies {
             Policies::Ours(_) => None,
@@ -160,7 +226,7 @@ impl Authenticator {
         }
     }
 
-    /// Fetches the keys of issuers and watches the policies, for ever. Start it on one runtime only.
+    /// Fetches the keys of issuers, watches the policies and calls back, for ever. Start it on one runtime only.
     pub async fn tend(self: Arc<Self>) {
         let keys = self.tools.keys.clone().run();
         let watched = async {
@@ -173,7 +239,22 @@ impl Authenticator {
                 callbacks.clone().run().await;
             }
         };
-        tokio::join!(keys, watched, callbacks);
+        let api = async {
+            if let Some(api) = &self.api {
+                api.follow().await;
+            }
+        };
+        tokio::join!(keys, watched, callbacks, api);
+    }
+
+    /// Whether it is known who may enter; if not, why.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        match &self.policies {
+            Policies::Theirs(watched) if !watched.current().is_known() => {
+                Err("the Kubernetes API has not told yet which policies and Secrets there are")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Those who are still to be told of requests are told, within `limit`.
@@ -181,25 +262,53 @@ impl Authenticator {
         if let Some(callbacks) = &self.callbacks {
             callbacks.drain(limit).await;
         }
+        if let Some(trail) = &self.trail {
+            trail.flush();
+        }
     }
 
     /// Who calls. The first way to know callers that knows this one decides.
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
     pub async fn identify(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
-        let Some(pipeline) = self.pipeline(request.host) else { return Err(Refusal::unknown_host(request.host)) };
+        let entry = self.trail.as_ref().map(|trail| Box::new(trail.begin(&request)));
+        match self.known(request).await {
+            Ok(caller) => Ok(Caller { entry, ..caller }),
+            Err(refusal) => {
+                tell(entry.as_deref(), &refusal.audit);
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn known(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
+        let Some(pipeline) = self.pipeline(request.host) else {
+            let known = self.ready().map(|()| Refusal::unknown_host(request.host));
+            return Err(known.unwrap_or_else(Refusal::not_yet));
+        };
         let identified = pipeline.identify(request).await?;
         let credential = if identified.consumes { shown(&pipeline, request.head) } else { None };
-        Ok(Caller { pipeline, identified, credential })
+        Ok(Caller { pipeline, identified, credential, entry: None })
     }
 
     /// Whether this caller may ask.
     pub async fn authorize(&self, caller: Caller, now_unix: u64) -> Result<Authorized, Box<Refusal>> {
-        let Caller { pipeline, identified, .. } = caller;
-        let allowed = pipeline.authorize(identified, now_unix).await?;
-        let set = allowed.headers.iter().map(|(name, value)| Edit::Set(name.clone(), value.clone()));
-        let edits = pipeline.outputs().cloned().map(Edit::Strip).chain(set).collect();
-        Ok(Authorized { allowed, edits })
+        let Caller { pipeline, identified, entry, .. } = caller;
+        let decided = pipeline.authorize(identified, now_unix).await;
+        tell(entry.as_deref(), decided.as_ref().map_or_else(|refusal| &refusal.audit, |allowed| &allowed.audit));
+        Ok(Authorized::new(&pipeline, decided?))
+    }
+
+    /// What a wristband's verifiers ask for, as Authorino serves it:
+    /// `/namespace/policy/response/.well-known/openid-configuration`, and the keys it names.
+    pub fn published(&self, path: &str) -> Option<Bytes> {
+        let Policies::Theirs(watched) = &self.policies else { return None };
+        let mut parts = path.strip_prefix('/')?.splitn(4, '/');
+        let (namespace, policy, response) = (parts.next()?, parts.next()?, parts.next()?);
+        let path = format!("/{}", parts.next()?);
+        let index = watched.current();
+        let named = |pipeline: &&Arc<Pipeline>| pipeline.name.split_once('/') == Some((namespace, policy));
+        index.pipelines().find(named)?.published(response, &path)
     }
 
     /// What is remembered of others' answers, and by what.
@@ -237,6 +346,12 @@ fn evaluator(
     let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
     let priority = i64::try_from(index).unwrap_or(i64::MAX);
     Evaluator { priority, ..Evaluator::new(name, name, inner) }
+}
+
+fn tell(entry: Option<&Entry>, audit: &Audit) {
+    if let Some(entry) = entry {
+        entry.write(audit);
+    }
 }
 
 /// The first credential at one of the policy's places.

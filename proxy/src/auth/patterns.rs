@@ -34,7 +34,7 @@ pub type NamedPatterns = BTreeMap<String, Vec<RawPattern>>;
 /// Where Authorino lets in what we refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Compat {
-    /// `neq` and `excl` hold for an attribute that is absent or `null`.
+    /// An attribute that is absent or `null` is the empty text to `neq` and an empty list to `excl`: unlike any other.
     pub missing_matches_neq: bool,
 }
 
@@ -111,7 +111,7 @@ impl Pattern {
         let missing = matches!(found.get(), None | Some(Value::Null));
         let has = |value: &str| found.array().iter().any(|item| text_of(item) == value);
         Ok(match &self.operator {
-            Operator::Neq(_) | Operator::Excl(_) if missing => self.missing_matches_neq,
+            Operator::Neq(_) | Operator::Excl(_) if missing && !self.missing_matches_neq => false,
             Operator::Eq(value) => found.text() == value.as_str(),
             Operator::Neq(value) => found.text() != value.as_str(),
             Operator::Incl(value) => has(value),

@@ -32,6 +32,9 @@ pub struct Args {
     /// Leave the probes of the pod's containers as they are
     #[arg(long)]
     keep_probes: bool,
+    /// Containers of the app end only when the sidecar's callers are gone (a preStop hook on its admin port)
+    #[arg(long)]
+    hold_app: bool,
     /// Part of a sidecar's configuration, merged over what follows from the other flags
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -157,6 +160,7 @@ impl Args {
             redirect: self.redirect.rules()?,
             resources: self.resources.resources(),
             rewrite_probes: !self.keep_probes,
+            hold_app: self.hold_app,
             base,
             namespace: self.namespace.clone(),
             policies: self.policies.clone(),

@@ -149,7 +149,7 @@ fn proxy_yaml(args: &Args, state: &State, models: &[Model], worker: &Path) -> Va
             "idle_timeout": idle_timeout,
         },
         // Somebody is waiting at the terminal after Ctrl-C: in two seconds all is over, the worker too.
-        "drain": {"timeout": "1500ms"},
+        "drain": {"timeout": "1500ms", "quiet": "0s"},
     });
     if let Some(concurrency) = args.concurrency {
         yaml["worker"]["concurrency"] = json!(concurrency);

@@ -12,12 +12,29 @@ use std::time::Duration;
 /// For one whole decision. Longer than any one server is waited for by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A folder of AuthConfigs.
+/// Where documents come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Documents {
+    Folder(PathBuf),
+    /// The Kubernetes API, watched.
+    Api(Scope),
+}
+
+/// Which objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// `None`: all.
+    pub namespace: Option<String>,
+    /// As `kubectl -l` takes them; empty: all.
+    pub labels: String,
+}
+
+/// AuthConfigs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
-    pub folder: PathBuf,
-    /// A folder of Kubernetes Secrets that they refer to.
-    pub secrets: Option<PathBuf>,
+    pub policies: Documents,
+    /// Kubernetes Secrets that they refer to.
+    pub secrets: Option<Documents>,
     /// Of policies and Secrets that name none.
     pub namespace: String,
     pub compat: Compat,
@@ -99,8 +116,9 @@ impl Compat {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuthConfig {
-    folder: PathBuf,
-    secrets: Option<PathBuf>,
+    folder: Option<PathBuf>,
+    kubernetes: Option<RawScope>,
+    secrets: Option<RawDocuments>,
     namespace: Option<String>,
     compat: Option<RawCompat>,
     #[serde(default)]
@@ -113,6 +131,42 @@ pub(super) struct RawAuthConfig {
     timeout: Option<Quantity>,
     #[serde(default)]
     certificate_peers: Vec<String>,
+}
+
+/// A folder, or `{kubernetes: {…}}`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawDocuments {
+    Folder(PathBuf),
+    Api(RawApi),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApi {
+    kubernetes: RawScope,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawScope {
+    namespace: Option<String>,
+    label_selector: String,
+}
+
+impl RawScope {
+    /// `namespace` is where nothing is said, `*` all of them.
+    fn validate(self, path: &str, namespace: &str, p: &mut Problems) -> Scope {
+        let name = self.namespace.unwrap_or_else(|| namespace.to_owned());
+        let sound = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if name != "*" && !sound {
+            p.add(&format!("{path}.namespace"), format!("`{name}` is no namespace; write one, or \"*\" for all"));
+        }
+        if self.label_selector.chars().any(char::is_control) {
+            p.add(&format!("{path}.label_selector"), "is no selector; write `app=llama,tier in (a, b)`");
+        }
+        Scope { namespace: Some(name).filter(|name| name != "*"), labels: self.label_selector }
+    }
 }
 
 /// A name for all of them, or each by its own.
@@ -143,10 +197,20 @@ impl RawAuthConfig {
                 p.add(&format!("{path}.hosts"), words);
             }
         }
+        let namespace = self.namespace.unwrap_or_else(|| "default".into());
+        let policies = match (self.folder, self.kubernetes) {
+            (Some(folder), None) => Documents::Folder(base.join(folder)),
+            (None, Some(scope)) => Documents::Api(scope.validate(&format!("{path}.kubernetes"), &namespace, p)),
+            (folder, _) => {
+                p.add(path, "needs either `folder`, or `kubernetes` to watch the API");
+                Documents::Folder(folder.unwrap_or_default())
+            }
+        };
+        let secrets = self.secrets.map(|secrets| secrets.validate(base, &namespace, p));
         AuthConfig {
-            folder: base.join(self.folder),
-            secrets: self.secrets.map(|folder| base.join(folder)),
-            namespace: self.namespace.unwrap_or_else(|| "default".into()),
+            policies,
+            secrets,
+            namespace,
             compat,
             audiences: self.audiences,
             authorities: self.authorities.map(|file| base.join(file)),
@@ -159,11 +223,41 @@ impl RawAuthConfig {
     }
 }
 
+impl RawDocuments {
+    fn validate(self, base: &Path, namespace: &str, p: &mut Problems) -> Documents {
+        let path = "auth.authconfig.secrets.kubernetes";
+        match self {
+            RawDocuments::Folder(folder) => Documents::Folder(base.join(folder)),
+            RawDocuments::Api(RawApi { kubernetes }) => {
+                let scope = kubernetes.validate(path, namespace, p);
+                if scope.namespace.is_none() && scope.labels.is_empty() {
+                    let words = "would read every Secret of the cluster; write a `label_selector`, such as \
+                                 `authorino.kuadrant.io/managed-by=authorino`";
+                    p.add(path, words);
+                }
+                Documents::Api(scope)
+            }
+        }
+    }
+}
+
+impl Documents {
+    fn dump(&self) -> Value {
+        match self {
+            Documents::Folder(folder) => json!(folder),
+            Documents::Api(scope) => json!({"kubernetes": {
+                "namespace": scope.namespace.as_deref().unwrap_or("*"),
+                "label_selector": scope.labels,
+            }}),
+        }
+    }
+}
+
 impl AuthConfig {
     pub(super) fn dump(&self) -> Value {
         json!({
-            "folder": self.folder,
-            "secrets": self.secrets,
+            "policies": self.policies.dump(),
+            "secrets": self.secrets.as_ref().map(Documents::dump),
             "namespace": self.namespace,
             "compat": self.compat.dump(),
             "audiences": self.audiences,
@@ -174,5 +268,50 @@ impl AuthConfig {
             "certificate_peers": self.certificate_peers,
             "kubernetes": self.kubernetes.dump(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(yaml: &str) -> (AuthConfig, String) {
+        let mut problems = Problems::default();
+        let raw: RawAuthConfig = serde_yaml_ng::from_str(yaml).unwrap();
+        let config = raw.validate(Path::new("/etc/o"), &Kubernetes::in_cluster(None), &mut problems);
+        (config, problems.words())
+    }
+
+    #[test]
+    fn where_do_policies_and_secrets_come_from() {
+        let scope = |namespace: Option<&str>, labels: &str| {
+            Documents::Api(Scope { namespace: namespace.map(str::to_owned), labels: labels.into() })
+        };
+        let folder = |name: &str| Documents::Folder(Path::new("/etc/o").join(name));
+        for (yaml, policies, secrets) in [
+            ("{folder: a}", folder("a"), None),
+            ("{folder: a, secrets: b}", folder("a"), Some(folder("b"))),
+            ("{folder: a, namespace: n, secrets: {kubernetes: {}}}", folder("a"), Some(scope(Some("n"), ""))),
+            (
+                "{kubernetes: {namespace: '*', label_selector: g=h}, secrets: {kubernetes: {label_selector: 'a in (b)'}}}",
+                scope(None, "g=h"),
+                Some(scope(Some("default"), "a in (b)")),
+            ),
+        ] {
+            let (config, problems) = of(yaml);
+            assert_eq!((config.policies, config.secrets, problems.as_str()), (policies, secrets, ""), "{yaml}");
+        }
+        for bad in [
+            "{}",
+            "{folder: a, kubernetes: {}}",
+            "{kubernetes: {namespace: a/b}}",
+            "{kubernetes: {namespace: ''}}",
+            "{folder: a, secrets: {kubernetes: {namespace: '*'}}}",
+        ] {
+            assert!(!of(bad).1.is_empty(), "{bad}");
+        }
+        for bad in ["{folder: a, secrets: {kubernetes: {labels: b}}}", "{folder: a, secrets: {folder: b}}"] {
+            assert!(serde_yaml_ng::from_str::<RawAuthConfig>(bad).is_err(), "{bad}");
+        }
     }
 }

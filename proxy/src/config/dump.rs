@@ -38,14 +38,15 @@ impl Config {
             "worker": self.worker().map(Worker::dump),
             "forward": match &self.behind {
                 Behind::Forward(to) => Some(forward(to)),
-                Behind::Worker(_) => None,
+                Behind::Worker(_) | Behind::Pods(_) => None,
+            },
+            "activator": match &self.behind {
+                Behind::Pods(activator) => Some(activator.dump()),
+                Behind::Worker(_) | Behind::Forward(_) => None,
             },
             "device": self.device.as_ref().map(|device| device.dump()),
-            "queue": {
-                "requests_max": self.queue.requests_max,
-                "bytes_max": self.queue.bytes_max,
-                "wait_max_seconds": seconds(self.queue.wait_max),
-            },
+            "queue": self.queue.dump(),
+            "timeouts": self.timeouts.dump(),
             "limits": {
                 "body_bytes_max": limits.body_bytes_max,
                 "body_timeout_seconds": seconds(limits.body_timeout),
@@ -62,11 +63,15 @@ impl Config {
             "cold": self.cold.dump(),
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
-            "drain": {"timeout_seconds": seconds(self.drain.timeout)},
+            "audit": self.audit.as_ref().map(|audit| audit.dump()),
+            "drain": self.drain.dump(),
             "probes": self.probes.dump(),
             "healthz": self.healthz.map(|address| address.to_string()),
             "outbound": self.outbound.as_ref().map(|outbound| outbound.dump()),
             "ext_authz_server": self.served.as_ref().map(|served| served.dump()),
+            "readiness": self.readiness.as_ref().map(|readiness| readiness.dump()),
+            "knative": self.knative.as_ref().map(|knative| knative.dump()),
+            "upgrade": self.upgrade.as_ref().map(|upgrade| upgrade.dump()),
         })
     }
 }

@@ -165,10 +165,7 @@ impl RawForward {
             p.add("forward.to", words);
             Destination::Original(None)
         });
-        let protocol = named(PROTOCOLS, self.protocol.as_deref().unwrap_or("auto")).unwrap_or_else(|words| {
-            p.add("forward.protocol", words);
-            Protocol::Auto
-        });
+        let protocol = protocol("forward.protocol", self.protocol.as_deref(), p);
         if self.concurrency == Some(0) {
             p.add("forward.concurrency", "must be at least 1; leave it out for no limit");
         }
@@ -186,6 +183,13 @@ impl RawForward {
             sleep,
         }
     }
+}
+
+pub(super) fn protocol(path: &str, text: Option<&str>, p: &mut Problems) -> Protocol {
+    named(PROTOCOLS, text.unwrap_or("auto")).unwrap_or_else(|words| {
+        p.add(path, words);
+        Protocol::Auto
+    })
 }
 
 /// `127.0.0.1:8080`, `unix:/run/app.sock`, `original`, `127.0.0.1:original`.

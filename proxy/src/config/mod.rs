@@ -3,21 +3,28 @@
 //! [`raw`] is the file's shape; every default is named there with its reason. Never reads the environment, and never
 //! starts anything: `outrider check` is this module and nothing else.
 
+pub mod activator;
+pub mod audit;
 pub mod auth;
 pub mod authconfig;
+pub mod autoscale;
 mod cold;
 mod device;
 mod dump;
 pub mod inbound;
 pub mod kubernetes;
+mod leaving;
 pub mod outbound;
 mod probes;
 pub mod providers;
 pub mod quantity;
+pub mod queue;
 pub mod rate_limits;
 mod raw;
+mod readiness;
 pub mod served;
 mod sleep;
+mod timeouts;
 mod tls;
 mod worker;
 
@@ -29,8 +36,13 @@ pub use worker::Waking;
 pub use auth::{ApiKey, Auth, CertificateSource, ClientSecret, Introspection, Jwt, Method, Plain, Vouchers, X509};
 pub use cold::Cold;
 pub use device::Device;
+pub use leaving::{Drain, Upgrade};
+pub use readiness::{Knative, Readiness};
+
 pub use kubernetes::{Audiences, Kubernetes, TokenReview};
 pub use providers::{HeaderPattern, Provider, Service};
+pub use queue::{Cost, Fairness, Priority, Queue};
+pub use timeouts::Timeouts;
 
 pub use inbound::{Destination, Forward, Interception, Policy, Protocol, Xfcc};
 use std::net::SocketAddr;
@@ -55,6 +67,7 @@ pub struct Config {
     /// How the API server is reached.
     pub kubernetes: Kubernetes,
     pub queue: Queue,
+    pub timeouts: Timeouts,
     pub limits: Limits,
     /// Callers held while the worker wakes.
     pub cold: Cold,
@@ -62,6 +75,8 @@ pub struct Config {
     pub drain: Drain,
     /// One line on stderr for each request.
     pub access_log: bool,
+    /// `None`: decisions are told in the access log only.
+    pub audit: Option<audit::Audit>,
     pub probes: Probes,
     /// Where `/healthz` is served with our certificate, for kubelets that ask over HTTPS.
     pub healthz: Option<SocketAddr>,
@@ -69,6 +84,12 @@ pub struct Config {
     pub outbound: Option<outbound::Outbound>,
     /// `None`: no gateway is answered.
     pub served: Option<served::Served>,
+    /// `None`: whoever is here is ready.
+    pub readiness: Option<Readiness>,
+    /// `None`: this is no Knative pod.
+    pub knative: Option<Knative>,
+    /// `None`: nobody takes over.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Who answers.
@@ -78,6 +99,8 @@ pub enum Behind {
     Worker(Worker),
     /// A foreign server: requests are passed on.
     Forward(Forward),
+    /// Pods that may not be there: requests are held until one is, and passed on.
+    Pods(activator::Activator),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -97,13 +120,6 @@ pub struct Worker {
     pub waking: Waking,
     /// A start that takes longer has failed.
     pub start_timeout: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
-    pub requests_max: usize,
-    pub bytes_max: usize,
-    pub wait_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,12 +147,6 @@ pub struct Limits {
     pub connection_age_grace: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Drain {
-    /// What still runs this long after SIGTERM is cut.
-    pub timeout: Duration,
-}
-
 /// Why a file is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -154,7 +164,7 @@ impl Config {
     pub fn worker(&self) -> Option<&Worker> {
         match &self.behind {
             Behind::Worker(worker) => Some(worker),
-            Behind::Forward(_) => None,
+            Behind::Forward(_) | Behind::Pods(_) => None,
         }
     }
 
@@ -163,6 +173,7 @@ impl Config {
         match &self.behind {
             Behind::Worker(worker) => worker.command.is_some() || worker.standby.is_some(),
             Behind::Forward(forward) => forward.sleep.is_some(),
+            Behind::Pods(_) => false,
         }
     }
 
@@ -170,7 +181,16 @@ impl Config {
     pub fn forward(&self) -> Option<&Forward> {
         match &self.behind {
             Behind::Forward(forward) => Some(forward),
-            Behind::Worker(_) => None,
+            Behind::Worker(_) | Behind::Pods(_) => None,
+        }
+    }
+
+    /// After so long an unused connection to whoever stands behind is closed.
+    pub fn unused_max(&self) -> Duration {
+        match &self.behind {
+            Behind::Worker(_) => Duration::ZERO,
+            Behind::Forward(forward) => forward.idle_timeout,
+            Behind::Pods(activator) => activator.idle_timeout(),
         }
     }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod dump;
 mod raw;
 
+pub(in crate::config) use cluster::RawOrigination;
 pub use raw::RawOutbound;
 
 use std::net::SocketAddr;

@@ -217,21 +217,28 @@ impl Probes {
     /// JSON, without the headers' values.
     pub(super) fn dump(&self) -> Value {
         let apps = self.apps.iter().map(|app| {
-            let ask = match &app.ask {
-                ProbeAsk::Http(http) => {
-                    let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
-                    let scheme = if http.https { "HTTPS" } else { "HTTP" };
-                    json!({"http": {
-                        "host": http.host, "port": http.port, "path": http.path, "scheme": scheme, "headers": names,
-                    }})
-                }
-                ProbeAsk::Tcp { host, port } => json!({"tcp": {"host": host, "port": port}}),
-                ProbeAsk::Grpc { port, service } => json!({"grpc": {"port": port, "service": service}}),
-            };
+            let ask = app.ask.dump();
             let (container, timeout) = (&app.container, app.timeout.as_secs_f64());
             json!({"container": container, "probe": app.kind.name(), "ask": ask, "timeout_seconds": timeout})
         });
         let address = self.address.map_or("pod".into(), |address| address.to_string());
         json!({"address": address, "apps": apps.collect::<Vec<_>>()})
+    }
+}
+
+impl ProbeAsk {
+    /// JSON, without the headers' values.
+    pub(super) fn dump(&self) -> Value {
+        match self {
+            ProbeAsk::Http(http) => {
+                let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
+                let scheme = if http.https { "HTTPS" } else { "HTTP" };
+                json!({"http": {
+                    "host": http.host, "port": http.port, "path": http.path, "scheme": scheme, "headers": names,
+                }})
+            }
+            ProbeAsk::Tcp { host, port } => json!({"tcp": {"host": host, "port": port}}),
+            ProbeAsk::Grpc { port, service } => json!({"grpc": {"port": port, "service": service}}),
+        }
     }
 }

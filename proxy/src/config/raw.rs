@@ -2,19 +2,25 @@
 //!
 //! An unknown key is refused at once: a misspelt limit that silently did nothing would be worse than no limit.
 
+use super::activator::{Activator, RawActivator};
+use super::audit::RawAudit;
 use super::auth::RawAuth;
 use super::cold::RawCold;
 use super::device::RawDevice;
 use super::inbound::{self, RawForward, RawInterception, RawPolicy};
 use super::kubernetes::RawKubernetes;
+use super::leaving::{RawDrain, RawUpgrade};
 use super::outbound::{Origination, RawOutbound};
 use super::probes::RawProbes;
 use super::quantity::Quantity;
+use super::queue::RawQueue;
 use super::rate_limits::RawRateLimits;
+use super::readiness::{RawKnative, RawReadiness};
 use super::served::RawServed;
+use super::timeouts::RawTimeouts;
 use super::tls::RawTls;
 use super::worker::RawWorker;
-use super::{Behind, Config, Destination, Drain, Forward, Limits, Method, Queue};
+use super::{Behind, Config, Cost, Destination, Forward, Limits, Method};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,9 +45,12 @@ pub struct Raw {
     xfcc: Option<String>,
     worker: Option<RawWorker>,
     forward: Option<RawForward>,
+    activator: Option<RawActivator>,
     device: Option<RawDevice>,
     #[serde(default)]
     queue: RawQueue,
+    #[serde(default)]
+    timeouts: RawTimeouts,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -51,19 +60,15 @@ pub struct Raw {
     #[serde(default)]
     drain: RawDrain,
     access_log: Option<bool>,
+    audit: Option<RawAudit>,
     #[serde(default)]
     probes: RawProbes,
     healthz: Option<String>,
     outbound: Option<RawOutbound>,
     ext_authz_server: Option<RawServed>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQueue {
-    requests_max: Option<usize>,
-    bytes_max: Option<Quantity>,
-    wait_max: Option<Quantity>,
+    readiness: Option<RawReadiness>,
+    knative: Option<RawKnative>,
+    upgrade: Option<RawUpgrade>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,12 +85,6 @@ struct RawLimits {
     idle_timeout: Option<Quantity>,
     connection_age_max: Option<Quantity>,
     connection_age_grace: Option<Quantity>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDrain {
-    timeout: Option<Quantity>,
 }
 
 /// What is wrong, each with its path in the file.
@@ -174,7 +173,9 @@ impl Raw {
         let p = &mut problems;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kubernetes = self.kubernetes.validate(base, p);
-        let config = Config {
+        let queue = self.queue.validate(p);
+        let activator = self.activator.map(|activator| activator.validate(base, &kubernetes, &queue, p));
+        let mut config = Config {
             listen: p.address("listen", &self.listen, "127.0.0.1:8443"),
             // On the loopback: who can read metrics and drain the server must already be on the machine.
             admin: p.address("admin", &self.admin, "127.0.0.1:15020"),
@@ -186,18 +187,24 @@ impl Raw {
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             device: self.device.map(|device| device.validate(base, p)),
             kubernetes: kubernetes.clone(),
-            behind: behind(self.worker, self.forward, base, p),
-            queue: self.queue.validate(p),
+            readiness: None,
+            behind: behind(self.worker, self.forward, activator, base, p),
+            queue,
+            timeouts: self.timeouts.validate(p),
             limits: self.limits.validate(p),
             cold: self.cold.validate(p),
             rate_limits: self.rate_limits.validate(p),
             access_log: self.access_log.unwrap_or(true),
-            drain: Drain { timeout: p.duration("drain.timeout", &self.drain.timeout, Duration::from_secs(5)) },
+            audit: self.audit.map(|audit| audit.validate(base, p)),
+            drain: self.drain.validate(p),
             probes: self.probes.validate(p),
             healthz: self.healthz.as_ref().map(|_| p.address("healthz", &self.healthz, "")),
             outbound: self.outbound.map(|outbound| outbound.validate(base, p)),
             served: self.ext_authz_server.map(|served| served.validate(p)),
+            knative: self.knative.map(|knative| knative.validate(p)),
+            upgrade: self.upgrade.map(|upgrade| upgrade.validate(base, p)),
         };
+        config.readiness = self.readiness.and_then(|readiness| readiness.validate(&config.behind, p));
         contradictions(&config, p);
         if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
     }
@@ -215,7 +222,10 @@ fn contradictions(config: &Config, p: &mut Problems) {
     if original && !config.interception.inbound {
         p.add("forward.to", "`original` needs interception.inbound: only a redirect tells where a caller was going");
     }
-    if let (Behind::Forward(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
+    if let Behind::Pods(activator) = &config.behind {
+        activator.check(config, p);
+    }
+    if let (Behind::Forward(_) | Behind::Pods(_), Some(at)) = (&config.behind, config.rate_limits.model_at()) {
         p.add(&at, "a foreign server's requests are not read, so their model is unknown here; use when.path_prefix");
     }
     if config.device.is_some() && !config.sleeps() {
@@ -223,6 +233,9 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
     if config.listen == config.admin && config.listen.port() != 0 {
         p.add("admin", "must not be the address of `listen`");
+    }
+    if !matches!(config.behind, Behind::Worker(_)) && config.queue.cost == Cost::Tokens {
+        p.add("queue.cost", "a foreign server's requests are not read, so their tokens are unknown here; use requests");
     }
     if config.queue.bytes_max < config.limits.body_bytes_max {
         p.add("queue.bytes_max", "must be at least limits.body_bytes_max, or the largest request could never wait");
@@ -239,24 +252,20 @@ fn contradictions(config: &Config, p: &mut Problems) {
     }
 }
 
-fn behind(worker: Option<RawWorker>, forward: Option<RawForward>, base: &Path, p: &mut Problems) -> Behind {
-    match (worker, forward) {
-        (Some(worker), None) => Behind::Worker(worker.validate(base, p)),
-        (None, Some(forward)) => Behind::Forward(forward.validate(base, p)),
-        (worker, _) => {
-            p.add("worker", "exactly one of `worker` and `forward` says who answers");
+fn behind(
+    worker: Option<RawWorker>,
+    forward: Option<RawForward>,
+    activator: Option<Activator>,
+    base: &Path,
+    p: &mut Problems,
+) -> Behind {
+    match (worker, forward, activator) {
+        (Some(worker), None, None) => Behind::Worker(worker.validate(base, p)),
+        (None, Some(forward), None) => Behind::Forward(forward.validate(base, p)),
+        (None, None, Some(activator)) => Behind::Pods(activator),
+        (worker, ..) => {
+            p.add("worker", "exactly one of `worker`, `forward` and `activator` says who answers");
             Behind::Worker(worker.unwrap_or_default().validate(base, &mut Problems::default()))
-        }
-    }
-}
-
-impl RawQueue {
-    fn validate(self, p: &mut Problems) -> Queue {
-        Queue {
-            requests_max: p.count("queue.requests_max", self.requests_max, 1000),
-            bytes_max: p.size("queue.bytes_max", &self.bytes_max, 64 * MIB),
-            // Longer than any cold start of a large model, shorter than most callers' patience.
-            wait_max: p.duration("queue.wait_max", &self.wait_max, 5 * MINUTE),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where gateways are answered (`ext_authz_server`), and the file of a process that does nothing else.
 
+use super::audit::{Audit, RawAudit};
 use super::auth::RawAuth;
 use super::kubernetes::RawKubernetes;
 use super::quantity::Quantity;
@@ -58,6 +59,7 @@ pub struct Authorizer {
     pub admin: SocketAddr,
     pub tls: Option<Tls>,
     pub auth: Auth,
+    pub audit: Option<Audit>,
     pub served: Served,
     /// What is in flight this long after SIGTERM is cut.
     pub drain_timeout: Duration,
@@ -86,6 +88,7 @@ struct RawAuthorizer {
     #[serde(default)]
     kubernetes: RawKubernetes,
     auth: RawAuth,
+    audit: Option<RawAudit>,
     ext_authz_server: RawServed,
     drain_timeout: Option<Quantity>,
 }
@@ -179,6 +182,7 @@ impl Authorizer {
             admin: p.address("admin", &raw.admin, "127.0.0.1:8081"),
             tls: raw.tls.map(|tls| tls.validate(base, p)),
             auth: raw.auth.validate(base, &kubernetes, p),
+            audit: raw.audit.map(|audit| audit.validate(base, p)),
             served: raw.ext_authz_server.validate(p),
             drain_timeout: p.duration("drain_timeout", &raw.drain_timeout, Duration::from_secs(5)),
         };

@@ -7,6 +7,7 @@ use crate::dialects::Note;
 use crate::error::Error;
 use crate::message::Head;
 use serde_json::json;
+use std::pin::pin;
 use std::time::Duration;
 
 impl Exchange {
@@ -15,11 +16,10 @@ impl Exchange {
     /// Whoever was promised a stream gets its head after a while, and then a sign of life at an interval; what fails after
     /// that is an error within the stream, for the status is said. All others wait in silence.
     pub(super) async fn held(&self, ticket: Ticket, floor: &mut Floor<'_>) -> Result<Permit, Error> {
-        let admitted = self.admission.admit(ticket);
-        tokio::pin!(admitted);
+        let mut admitted = pin!(self.admission.admit(ticket));
         let mut patience = self.cold.after;
         while let Some(limit) = patience {
-            let waiting = async { Ok(tokio::time::timeout(limit, &mut admitted).await) };
+            let waiting = pin!(async { Ok(tokio::time::timeout(limit, admitted.as_mut()).await) });
             if let Ok(answered) = floor.unless_over(waiting).await? {
                 return answered;
             }

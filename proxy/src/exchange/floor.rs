@@ -1,8 +1,12 @@
 //! What an exchange has with it all the way: its caller, its record, whoever speaks for it, and how long it may last.
 
 mod consult;
+mod deadlines;
 mod limit;
 mod waiting;
+
+pub use deadlines::Deadlines;
+pub(in crate::exchange) use limit::caller;
 
 use super::{Meter, Rights, limiter};
 use crate::accept::Busy;
@@ -19,9 +23,11 @@ use crate::message::{Head, Part};
 use crate::policy::{Attributes, Policies, RequestPrincipal};
 use crate::record::{Journal, Record, draw_id};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use outrider_protos::worker::v1::generate_event::Event as Generated;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -40,6 +46,10 @@ pub struct Floor<'a> {
     voice: Voice,
     rights: Rights,
     cut: watch::Receiver<bool>,
+    /// Whoever sends it can go elsewhere: it is not to be queued.
+    pub at_once: bool,
+    /// How long it may take.
+    pub deadlines: Deadlines,
     /// What it costs its caller.
     pub meter: Meter,
     pub record: Record,
@@ -54,8 +64,8 @@ impl<'a> Floor<'a> {
         record.peer = Some(caller.facts().peer.clone());
         record.protocol = caller.facts().protocol();
         let (head, sane) = caller.head(drawn, record.unix_seconds());
-        record.method = head.method.as_str().chars().take(32).collect();
-        record.path = head.path.chars().take(256).collect();
+        record.method = beginning(head.method.as_str(), 32).to_owned();
+        record.path = beginning(&head.path, 256).to_owned();
         Floor {
             caller,
             head,
@@ -63,6 +73,8 @@ impl<'a> Floor<'a> {
             voice: Voice::Neutral,
             rights: Rights::default(),
             cut,
+            at_once: false,
+            deadlines: Deadlines::default(),
             meter: Meter::default(),
             record,
         }
@@ -160,7 +172,17 @@ impl<'a> Floor<'a> {
     }
 
     /// Does `work`, unless the caller leaves first, its rights end, or the server does.
-    pub async fn unless_over<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    ///
+    /// `work` is lent: given, it would be in this future twice, as an argument and as what is waited for.
+    pub async fn unless_over<T>(
+        &mut self,
+        mut work: Pin<&mut (impl Future<Output = Result<T, Error>> + ?Sized)>,
+    ) -> Result<T, Error> {
+        // Most work is done at once; then nobody need listen for what may end it.
+        self.must_go_on()?;
+        if let Some(done) = work.as_mut().now_or_never() {
+            return done;
+        }
         let busy = self.caller.busy().facts().clone();
         let cut = async {
             if self.cut.wait_for(|cut| *cut).await.is_err() {
@@ -172,9 +194,18 @@ impl<'a> Floor<'a> {
             () = cut => Err(Error::Draining),
             () = busy.overstayed() => Err(Error::Draining),
             ended = self.rights.ended() => Err(ended),
+            overdue = self.deadlines.overdue() => Err(overdue),
             done = work => done,
             () = self.caller.gone() => Err(Error::CallerLeft),
         }
+    }
+
+    fn must_go_on(&mut self) -> Result<(), Error> {
+        if *self.cut.borrow() || self.caller.facts().is_over() {
+            return Err(Error::Draining);
+        }
+        self.deadlines.must_last()?;
+        self.rights.must_last()
     }
 
     /// Turns an event into a piece of the answer, and sends it.
@@ -205,6 +236,7 @@ impl<'a> Floor<'a> {
             }
         }
         self.caller.send(parts, &self.record.request_id).await?;
+        self.deadlines.wrote();
         self.record.sent(bytes);
         if let Some(status) = status {
             self.record.status = status;
@@ -254,6 +286,11 @@ impl<'a> Floor<'a> {
     pub fn close(self) -> bool {
         self.caller.ended()
     }
+}
+
+/// As much of a text as a log should have to keep.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// An external authorizer's own words; to a gRPC caller as a status, with whatever headers came with them.

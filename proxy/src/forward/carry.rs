@@ -1,17 +1,18 @@
 //! Carries one request to a server behind that speaks HTTP/1.1, and its answer back, in one task: head and body leave
-//! together, and an answer that came in one piece goes on in one.
+//! together, and an answer that came in one piece goes on in one. Where both agree on another protocol (WebSocket), bytes.
 //!
 //! Keeps at most one piece of each direction. Never sends a request again of which a byte was written, and never reuses a
 //! connection on which an answer did not end as it said.
 
 use super::Handover;
 use super::failure::error_of;
+use super::pods::{Kept, is_refusal};
 use super::pool::{Link, Pool};
 use super::wire::{self, Answer, Body};
 use crate::error::Error;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
@@ -25,6 +26,9 @@ use tokio::time::Instant;
 /// nothing would wait for each other for ever.
 const WRITE_TIMEOUT: Duration = super::WRITE_TIMEOUT;
 
+/// After an upgrade, a server that was told that the caller has said all may go on for so long without a byte.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
 /// One exchange with the server.
 struct Carriage<'a> {
     caller: &'a mut ServerSession,
@@ -35,11 +39,17 @@ struct Carriage<'a> {
     out: BytesMut,
     chunked: bool,
     asked: bool,
+    /// What may have to be sent again.
+    kept: Kept,
+    /// It was sent to a pod without room, and may go elsewhere.
+    refused: bool,
     /// Of the answer: what is still to come, once its head was there, and whether the connection may be used again.
     body: Option<Body>,
     keep: bool,
     write_failed: bool,
     head_sent: bool,
+    /// After an upgrade: the caller has said all, and the server was told.
+    shut: bool,
     /// When a byte last moved in the direction that is waited for.
     moved: Instant,
 }
@@ -53,11 +63,6 @@ enum Next {
 }
 
 impl Handover {
-    /// Whether the server is spoken to from here: everything but HTTP/2 and upgrades, which are pingora's.
-    pub fn is_plain(&self) -> bool {
-        !self.h2c && !self.upgrade
-    }
-
     /// The whole passage, until the caller has all of the answer.
     pub async fn carry(
         &mut self,
@@ -65,35 +70,48 @@ impl Handover {
         pool: &Arc<Pool>,
         body_bytes_max: usize,
     ) -> Result<(), Error> {
+        let again = self.may_go_elsewhere();
         let (mut out, chunked) = self.request(caller)?;
-        let asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
-        let link = self.send(pool, &mut out).await?;
-        let mut carriage = Carriage {
-            caller,
-            handover: self,
-            body_bytes_max,
-            link,
-            out,
-            chunked,
-            asked,
-            body: None,
-            keep: false,
-            write_failed: false,
-            head_sent: false,
-            moved: Instant::now(),
-        };
-        carriage.run().await?;
-        let Carriage { link, keep, asked, out, write_failed, .. } = carriage;
-        if keep && asked && out.is_empty() && !write_failed {
-            pool.give_back(&self.upstream, link);
+        let mut asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
+        let mut kept = Kept::begin(&out, again);
+        loop {
+            let link = self.send(pool, &mut out).await?;
+            let mut carriage = Carriage {
+                caller: &mut *caller,
+                handover: &mut *self,
+                body_bytes_max,
+                link,
+                out,
+                kept,
+                chunked,
+                asked,
+                body: None,
+                keep: false,
+                write_failed: false,
+                refused: false,
+                head_sent: false,
+                shut: false,
+                moved: Instant::now(),
+            };
+            carriage.run().await?;
+            let sent = carriage.asked && carriage.out.is_empty() && !carriage.write_failed;
+            let Carriage { link, keep, refused, .. } = carriage;
+            (asked, kept) = (carriage.asked, carriage.kept);
+            if keep && sent {
+                pool.give_back(&self.upstream, link);
+            }
+            let Some(whole) = kept.whole().filter(|_| refused) else { return Ok(()) };
+            out = whole.clone();
+            self.turned_away();
+            self.settle_while_there(caller, asked).await?;
         }
-        Ok(())
     }
 
     /// The head as the server sees it, and whether the body goes in chunks.
     fn request(&mut self, caller: &mut ServerSession) -> Result<(BytesMut, bool), Error> {
         let bodiless = caller.is_body_empty();
         let head = &mut self.head;
+        let protocol = head.headers.get(UPGRADE).filter(|_| caller.is_upgrade_req()).cloned();
         if self.gauge.reads() {
             head.headers.remove(ACCEPT_ENCODING);
         }
@@ -102,6 +120,9 @@ impl Handover {
         let chunked = !bodiless && !by_length;
         if !wire::cleanse_request(&mut head.headers) {
             return Err(Error::invalid("a header that says how the request is to be passed on makes no sense"));
+        }
+        if let Some(protocol) = protocol {
+            wire::set_upgrade(&mut head.headers, protocol);
         }
         for edit in std::mem::take(&mut self.edits) {
             edit.apply(&mut head.headers);
@@ -200,19 +221,27 @@ impl Carriage<'_> {
                 // It may have answered before it closed, and then that is the answer.
                 Next::WriteFailed => {
                     self.out.clear();
-                    (self.asked, self.write_failed) = (true, true);
+                    // What may be sent elsewhere is still taken in.
+                    self.asked |= self.kept.whole().is_none();
+                    self.write_failed = true;
                 }
                 Next::Piece(piece) => self.pass_on(piece)?,
+            }
+            if self.asked && self.handover.upgraded && self.out.is_empty() && !self.shut {
+                self.shut = true;
+                self.link.shut().await;
             }
         }
     }
 
     async fn next(&mut self) -> Result<Next, Error> {
-        let Carriage { caller, link, out, asked, head_sent, .. } = self;
-        let (may_take, head_sent) = (out.is_empty() || *asked, *head_sent);
+        let Carriage { caller, handover, link, out, asked, head_sent, shut, .. } = self;
+        // After the end of an upgraded connection's one side there is nothing to be heard from there.
+        let (may_take, head_sent, shut) = ((out.is_empty() || *asked) && !*shut, *head_sent, *shut);
         let limit = match out.is_empty() {
-            true => self.handover.timeouts.response,
-            false => Some(self.handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
+            true if shut => Some(LAST_BYTES),
+            true => handover.timeouts.response,
+            false => Some(handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
         };
         let deadline = limit.map(|limit| self.moved + limit);
         let late = async {
@@ -222,6 +251,7 @@ impl Carriage<'_> {
             }
         };
         let moved = poll_fn(|cx| {
+            link.poll_flush(cx);
             if let Poll::Ready(read) = link.poll_read(cx) {
                 return Poll::Ready(read.map(Next::Read).map_err(|_| Error::WorkerLost));
             }
@@ -238,6 +268,7 @@ impl Carriage<'_> {
                 piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
+            overdue = handover.deadlines.overdue() => Err(overdue),
         }
     }
 
@@ -248,7 +279,12 @@ impl Carriage<'_> {
         }
         self.asked = piece.is_none() || self.caller.is_body_done();
         self.handover.taken(piece.as_ref().map_or(0, Bytes::len), self.body_bytes_max)?;
+        let before = self.out.len();
         frame(&mut self.out, self.chunked, piece.as_deref(), self.asked);
+        self.kept.push(&self.out[before..]);
+        if self.write_failed {
+            self.out.clear();
+        }
         self.moved = Instant::now();
         Ok(())
     }
@@ -260,7 +296,10 @@ impl Carriage<'_> {
             let head_only = self.handover.head.method == Method::HEAD;
             let read = wire::read_answer(&mut self.link.input, head_only).map_err(|why| self.nonsense(why))?;
             let Some(answer) = read else { return Ok(false) };
-            let interim = answer.status.is_informational();
+            if self.kept.whole().is_some() && is_refusal(answer.status, &answer.headers) {
+                return self.turned_away(answer);
+            }
+            let interim = answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS;
             if let Some(task) = self.head(answer)? {
                 tasks.push(task);
             }
@@ -275,14 +314,23 @@ impl Carriage<'_> {
         Ok(done)
     }
 
+    /// The answer is nobody's: the request goes elsewhere.
+    fn turned_away(&mut self, answer: Answer) -> Result<bool, Error> {
+        let mut body = answer.body;
+        while body.take(&mut self.link.input).map_err(|why| self.nonsense(why))?.is_some() {}
+        (self.refused, self.keep) = (true, answer.keep && body.is_done());
+        Ok(true)
+    }
+
     /// The head of the answer for the caller; `None` for what it would not understand.
     fn head(&mut self, answer: Answer) -> Result<Option<HttpTask>, Error> {
         let Answer { status, mut headers, body, keep } = answer;
-        if status == StatusCode::SWITCHING_PROTOCOLS {
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !self.caller.is_upgrade_req() {
             return Err(self.nonsense("it switches to a protocol nobody asked for"));
         }
         let version = self.caller.req_header().version;
-        let unframed = self.handover.head.method != Method::HEAD && !body.is_done();
+        let unframed = !switches && self.handover.head.method != Method::HEAD && !body.is_done();
         if unframed && version == Version::HTTP_11 && !headers.contains_key(CONTENT_LENGTH) {
             // An http/1.0 caller is told the end by the close of the connection, and HTTP/2 has its own frames.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -292,11 +340,15 @@ impl Carriage<'_> {
             response.append_header(name, value.clone()).map_err(|_| bad_head())?;
         }
         self.handover.answered(&mut response);
-        if status.is_informational() {
+        if status.is_informational() && !switches {
             return Ok((version == Version::HTTP_11).then(|| HttpTask::Header(Box::new(response), false)));
         }
         let done = body.is_done();
         (self.body, self.keep) = (Some(body), keep);
+        if switches {
+            // From now on whatever comes from either side is the other's, as it is.
+            (self.handover.upgraded, self.asked, self.chunked) = (true, false, false);
+        }
         Ok(Some(HttpTask::Header(Box::new(response), done)))
     }
 
@@ -307,7 +359,10 @@ impl Carriage<'_> {
         while let Some(piece) = body.take(&mut self.link.input).map_err(|why| nonsense(why, self.head_sent))? {
             let mut piece = Some(piece);
             self.handover.passes(&mut piece)?;
-            tasks.extend(piece.map(|piece| HttpTask::Body(Some(piece), false)));
+            tasks.extend(piece.map(|piece| match self.handover.upgraded {
+                true => HttpTask::UpgradedBody(Some(piece), false),
+                false => HttpTask::Body(Some(piece), false),
+            }));
             if self.handover.said_at.is_some() {
                 // The last word was ours: what the server still says is not heard.
                 (said, self.keep) = (true, false);
@@ -331,7 +386,11 @@ impl Carriage<'_> {
         if self.body != Some(Body::UntilClose) {
             return Err(Error::WorkerLost);
         }
-        self.tell(vec![HttpTask::Body(None, true)]).await
+        let end = match self.handover.upgraded {
+            true => HttpTask::UpgradedBody(None, true),
+            false => HttpTask::Body(None, true),
+        };
+        self.tell(vec![end]).await
     }
 
     async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Error> {

@@ -5,6 +5,8 @@
 
 use super::Upstream;
 use crate::net::source_for;
+use crate::outbound::dial::{Stream, connect};
+use crate::outbound::origin::Speech;
 use bytes::BytesMut;
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -48,7 +50,9 @@ pub struct Link {
     pub reused: bool,
 }
 
-enum Socket {
+pub enum Socket {
+    /// Under mutual TLS, with a pod of an activator's.
+    Secured(Box<Stream>),
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -67,7 +71,8 @@ impl Pool {
         if let Some(socket) = self.kept(to) {
             return Ok(Link { socket, input: BytesMut::new(), reused: true });
         }
-        let socket = tokio::time::timeout(patience, dial(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let socket =
+            tokio::time::timeout(patience, dial(to, Speech::H1)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         Ok(Link { socket, input: BytesMut::new(), reused: false })
     }
 
@@ -121,9 +126,14 @@ impl Pool {
     }
 }
 
-async fn dial(to: &Upstream) -> io::Result<Socket> {
+/// A new connection; `speech`: what is offered to a server under TLS.
+pub async fn dial(to: &Upstream, speech: Speech) -> io::Result<Socket> {
     let tcp = match to {
         Upstream::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        Upstream::Secured(address, secure) => {
+            let stream = connect(&secure.0, *address, speech).await.map_err(io::Error::other)?;
+            return Ok(Socket::Secured(Box::new(stream)));
+        }
         Upstream::Tcp(address) => TcpStream::connect(address).await?,
         Upstream::Intercepted(address) => {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -140,6 +150,8 @@ impl Socket {
     /// Whether nothing came, not even the end: asked of the kernel, for a server may have closed a moment ago.
     fn is_quiet(&self) -> bool {
         let fd = match self {
+            // A ticket or a goodbye that came is no quiet either: then a new connection is made.
+            Socket::Secured(stream) => stream.as_raw_fd(),
             Socket::Tcp(tcp) => tcp.as_raw_fd(),
             Socket::Unix(unix) => unix.as_raw_fd(),
         };
@@ -156,10 +168,7 @@ impl Link {
         self.input.reserve(READ_BYTES);
         let before = self.input.len();
         let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
-        let polled = match &mut self.socket {
-            Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buffer),
-            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buffer),
-        };
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
         // SAFETY: the socket has filled, and so initialised, `count` bytes behind the `before` that were there.
         unsafe { self.input.set_len(before + count) };
@@ -168,9 +177,69 @@ impl Link {
 
     /// Writes once.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+}
+
+impl Link {
+    /// What TLS still keeps goes out.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) {
+        let _ = Pin::new(&mut self.socket).poll_flush(cx);
+    }
+
+    /// Tells the server that nothing more will come.
+    pub async fn shut(&mut self) {
+        let _ = self.socket.shutdown().await;
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, pieces),
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
+            Socket::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Secured(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
     }
 }

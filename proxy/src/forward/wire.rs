@@ -7,6 +7,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use httparse::Status;
@@ -39,6 +40,17 @@ pub fn cleanse_request(headers: &mut HeaderMap) -> bool {
     headers.remove(PROXY_AUTHENTICATE);
     headers.remove(PROXY_AUTHORIZATION);
     true
+}
+
+/// Takes away what an answer says only about the connection it came on.
+pub fn cleanse_answer(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+/// Offers or takes another protocol on this connection (RFC 9110 §7.8).
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
 }
 
 /// HTTP/2 may cut cookies into several lines, which http/1 may not (RFC 9113 §8.2.3).
@@ -148,6 +160,8 @@ pub fn read_answer(input: &mut BytesMut, head_only: bool) -> Result<Option<Answe
         let value = HeaderValue::from_maybe_shared(head.slice(*value..*value_end));
         headers.append(name, value.map_err(|_| "a header's value is none")?);
     }
+    // The one answer whose `upgrade` is for the caller (RFC 9110 §7.8).
+    let protocol = headers.get(UPGRADE).filter(|_| status == StatusCode::SWITCHING_PROTOCOLS).cloned();
     let (body, framed) = body_of(&headers, status, head_only)?;
     let keep = framed && modern && !says_close(&headers);
     if headers.contains_key(CONNECTION) && !remove_nominated(&mut headers) {
@@ -157,6 +171,9 @@ pub fn read_answer(input: &mut BytesMut, head_only: bool) -> Result<Option<Answe
         headers.remove(CONTENT_LENGTH);
     }
     remove_hop_by_hop(&mut headers);
+    if let Some(protocol) = protocol {
+        set_upgrade(&mut headers, protocol);
+    }
     Ok(Some(Answer { status, headers, body, keep }))
 }
 
@@ -175,6 +192,9 @@ fn body_of(headers: &HeaderMap, status: StatusCode, head_only: bool) -> Result<(
         Some(first) if lengths.all(|other| other == first) => Some(length_of(first).ok_or("its length is no number")?),
         Some(_) => return Err("it has two lengths"),
     };
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((Body::UntilClose, false));
+    }
     if head_only || bodiless || status.is_informational() {
         return Ok((Body::Length(0), true));
     }

@@ -24,6 +24,10 @@ const KNOBS: &[(&str, &str, Set)] = &[
     ("excludeOutboundPorts", "traffic.sidecar.istio.io/excludeOutboundPorts", |o, text| {
         lists(o, port_list(text), |r, ports| r.exclude_outbound_ports = ports)
     }),
+    // Istio has none like it: its own name would be ours.
+    ("holdApplicationUntilDrained", "outrider.dev/holdApplicationUntilDrained", |o, text| {
+        truth(text).map(|hold| o.hold_app = hold)
+    }),
     ("includeInboundPorts", "traffic.sidecar.istio.io/includeInboundPorts", |o, text| {
         let all = (text == "*").then(|| Ok(vec!["*".into()]));
         lists(o, all.unwrap_or_else(|| port_list(text)), |r, ports| r.include_inbound_ports = Some(ports))

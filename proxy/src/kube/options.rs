@@ -21,6 +21,8 @@ pub struct Options {
     pub resources: Resources,
     /// Whether probes of the pod's own containers go through the sidecar.
     pub rewrite_probes: bool,
+    /// Whether the app ends only when the sidecar's callers are gone.
+    pub hold_app: bool,
     /// Merged over what we would configure.
     pub base: Option<Value>,
     /// For pods that name none: policies and identities are of a namespace.
@@ -117,6 +119,7 @@ impl Default for Options {
             redirect: None,
             resources: Resources::default(),
             rewrite_probes: true,
+            hold_app: false,
             base: None,
             namespace: "default".into(),
             policies: None,

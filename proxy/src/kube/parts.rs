@@ -90,8 +90,13 @@ pub fn listen_port(options: &Options) -> u16 {
     if options.redirect.is_some() { INBOUND_PORT } else { LISTEN_PORT }
 }
 
+/// Of a pod's grace: for SIGTERM, `drain.timeout` and the worker's end.
+const LAST_SECONDS: u64 = 10;
+
 /// The sidecar's container, for either list.
-pub fn sidecar(options: &Options, mounts: Vec<Value>) -> Value {
+///
+/// `grace_seconds`: how long the pod has for its end.
+pub fn sidecar(options: &Options, mounts: Vec<Value>, grace_seconds: u64) -> Value {
     let mut container = json!({"name": SIDECAR, "image": options.image});
     if let Some(policy) = &options.pull_policy {
         container["imagePullPolicy"] = policy.as_str().into();
@@ -111,8 +116,10 @@ pub fn sidecar(options: &Options, mounts: Vec<Value>) -> Value {
     // A native sidecar that has not started holds back the app: two minutes are enough for any source of identity.
     container["startupProbe"] = json!({"httpGet": ready, "periodSeconds": 1, "failureThreshold": 120});
     container["readinessProbe"] = json!({"httpGet": ready, "periodSeconds": 5, "failureThreshold": 3});
-    // Until endpoints everywhere have forgotten this pod, it still answers; then it takes nobody new.
-    let drain = json!({"exec": {"command": ["outrider", "drain", "--after", "5s"]}});
+    // Until endpoints everywhere have forgotten this pod, it still answers; then it takes nobody new, and waits for those
+    // it has. Who then is still there must be told so, after SIGTERM and before the kubelet kills.
+    let wait = format!("{}s", grace_seconds.saturating_sub(LAST_SECONDS).max(1));
+    let drain = json!({"exec": {"command": ["outrider", "drain", "--wait", wait]}});
     container["lifecycle"] = json!({"preStop": drain});
     container["resources"] = resources(options);
     container["securityContext"] = json!({

@@ -8,6 +8,9 @@ use super::{config, probes};
 use serde_json::json;
 use serde_yaml_ng::Value;
 
+/// Of a pod that does not say.
+const GRACE_SECONDS: u64 = 30;
+
 /// Puts the sidecar into a pod, or a pod template: a mapping with `metadata` and `spec`. Whether anything changed. A pod
 /// that was injected before is first taken back, so that the outcome follows from the options alone.
 pub fn inject_pod(pod: &mut Value, options: &Options) -> Result<bool, Vec<String>> {
@@ -38,6 +41,7 @@ fn put_in(pod: &mut Value, options: &Options) -> Result<(), Vec<String>> {
     let config = config::render(options, editor.pod(), asked).map_err(|words| vec![words])?;
     containers(&mut editor, options)
         .and_then(|()| worker(&mut editor, options))
+        .and_then(|()| hold(&mut editor, options))
         .and_then(|()| annotate(&mut editor, options, config))
         .and_then(|()| editor.finish())
         .map_err(|words| vec![words])
@@ -93,7 +97,8 @@ fn containers(editor: &mut Editor<'_>, options: &Options) -> Result<(), String> 
         editor.add(&["spec", "volumes"], At::Last, volume.volume)?;
         mounts.push(volume.mount);
     }
-    let sidecar = parts::sidecar(options, mounts);
+    let grace = editor.pod().get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")?.as_u64());
+    let sidecar = parts::sidecar(options, mounts, grace.unwrap_or(GRACE_SECONDS));
     if options.native() {
         editor.add(&["spec", "initContainers"], At::First, sidecar)?;
     } else {
@@ -138,6 +143,22 @@ fn worker(editor: &mut Editor<'_>, options: &Options) -> Result<(), String> {
             Some(_) => {}
             None => editor.set(&[&at[..], &["securityContext", key]].concat(), USER)?,
         }
+    }
+    Ok(())
+}
+
+/// Containers of the app end only when the sidecar's callers are gone: the kubelet's own hook waits for that. One that has
+/// a hook already knows better.
+fn hold(editor: &mut Editor<'_>, options: &Options) -> Result<(), String> {
+    if !options.hold_app {
+        return Ok(());
+    }
+    let hook = json!({"httpGet": {"path": "/wait-for-drain", "port": ADMIN_PORT}});
+    let hook = serde_yaml_ng::to_value(hook).expect("JSON is YAML");
+    let free = |item: &&Value| item.get("lifecycle").and_then(|lifecycle| lifecycle.get("preStop")).is_none();
+    let apps = items(editor.pod(), "containers").iter().filter(|item| name(item) != SIDECAR).filter(free);
+    for app in apps.map(|item| name(item).to_owned()).collect::<Vec<_>>() {
+        editor.set(&["spec", "containers", &app, "lifecycle", "preStop"], hook.clone())?;
     }
     Ok(())
 }

@@ -92,6 +92,11 @@ fn do_the_manifests_for_operators_work() {
             let Some(Value::Mapping(data)) = manifest.get("data") else { continue };
             let files = data.iter().map(|(name, text)| (name.as_str().unwrap().into(), text.as_str().unwrap().into()));
             let files: Vec<(String, String)> = files.collect();
+            if manifest["metadata"]["name"] == "authorizer" {
+                let text = data["authorizer.yaml"].as_str().unwrap();
+                let parsed = crate::config::served::Authorizer::parse(text, &manifests, &manifests);
+                assert_eq!(parsed.err().map(|error| error.to_string()), None);
+            }
             if manifest["metadata"]["name"] == "outrider-policies" {
                 let workload = Workload {
                     namespace: "inference".into(),
@@ -301,6 +306,17 @@ fn pods() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn does_the_app_wait_for_the_drain_where_it_is_asked_to() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {terminationGracePeriodSeconds: 90, containers: \
+                [{name: a, image: i}, {name: b, image: i, lifecycle: {preStop: {exec: {command: [own]}}}}]}}";
+    let mut pod: Value = serde_yaml_ng::from_str(text).unwrap();
+    assert!(inject_pod(&mut pod, &Options { hold_app: true, ..options(local()) }).unwrap());
+    let out = serde_yaml_ng::to_string(&pod).unwrap();
+    assert!(out.contains("/wait-for-drain") && out.contains("- 80s") && out.contains("- own"), "{out}");
+    assert_eq!(out.matches("/wait-for-drain").count(), 1, "a hook that is there stays");
+}
+
 fn any_options() -> impl Strategy<Value = Options> {
     let identity = prop_oneof![
         Just(Identity::None),
@@ -310,16 +326,17 @@ fn any_options() -> impl Strategy<Value = Options> {
         Just(Identity::SelfSigned),
     ];
     let behind = prop_oneof![Just(worker()), Just(local())];
-    (identity, behind, any::<[bool; 4]>()).prop_map(|(identity, behind, [native, redirect, policies, rewrite])| {
-        Options {
+    (identity, behind, any::<[bool; 5]>()).prop_map(
+        |(identity, behind, [native, redirect, policies, rewrite, hold_app])| Options {
             identity,
             native: Some(native),
             redirect: redirect.then(Redirect::default),
             policies: policies.then(|| "p".into()),
             rewrite_probes: rewrite,
+            hold_app,
             ..options(behind)
-        }
-    })
+        },
+    )
 }
 
 proptest! {

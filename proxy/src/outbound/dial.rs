@@ -5,6 +5,7 @@ use super::origin::{Origin, Speech};
 use crate::tls::handshake_reason;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,17 +23,19 @@ pub enum Stream {
 
 /// Within the cluster's `connect_timeout`, handshake included.
 pub async fn dial(cluster: &Cluster, endpoint: SocketAddr, speech: Speech) -> Result<Stream, Reason> {
-    match tokio::time::timeout(cluster.config.limits.connect_timeout, open(cluster, endpoint, speech)).await {
+    let connected = connect(&cluster.origin, endpoint, speech);
+    match tokio::time::timeout(cluster.config.limits.connect_timeout, connected).await {
         Ok(opened) => opened,
         Err(_) => Err("timeout"),
     }
 }
 
-async fn open(cluster: &Cluster, endpoint: SocketAddr, speech: Speech) -> Result<Stream, Reason> {
+/// The same without a limit of its own.
+pub async fn connect(origin: &Origin, endpoint: SocketAddr, speech: Speech) -> Result<Stream, Reason> {
     let tcp = TcpStream::connect(endpoint).await.map_err(|error| reason_of(&error))?;
     // Requests and tokens are small packets: Nagle would hold them back.
     tcp.set_nodelay(true).map_err(|_| "transport")?;
-    let Origin::Tls(tls) = &cluster.origin else { return Ok(Stream::Plain(tcp)) };
+    let Origin::Tls(tls) = origin else { return Ok(Stream::Plain(tcp)) };
     let connector = TlsConnector::from(tls.config(speech));
     let stream = connector.connect(tls.name(endpoint), tcp).await.map_err(|error| handshake_reason(&error))?;
     let chosen = stream.get_ref().1.alpn_protocol();
@@ -68,6 +71,15 @@ macro_rules! either {
             }
         }
     };
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Plain(tcp) => tcp.as_raw_fd(),
+            Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -84,6 +84,11 @@ impl Policies {
         self.customs(Facts::of_request(request))
     }
 
+    /// Whether any does, whatever the request.
+    pub fn name_authorizers(&self) -> bool {
+        !self.actions.custom.is_empty()
+    }
+
     /// The same for a connection without HTTP.
     pub fn connection_needs_custom(&self, connection: &ConnectionAttributes<'_>) -> Vec<Custom> {
         self.customs(Facts::of_connection(connection))

@@ -16,6 +16,8 @@ pub struct InForce {
     pub requests: RequestAuthenticator,
 }
 
+impl watched::Lacks for InForce {}
+
 /// A folder, and what was last good in it.
 pub type Watched = watched::Watched<InForce>;
 

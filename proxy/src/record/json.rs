@@ -21,7 +21,9 @@ impl Object {
         if !self.0.ends_with('{') {
             self.0.push(',');
         }
-        let _ = write!(self.0, "\"{name}\":");
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
     }
 
     /// Left out if there is nothing.
@@ -42,7 +44,11 @@ impl Object {
 
     pub fn number(&mut self, name: &str, value: impl Into<u64>) {
         self.name(name);
-        let _ = write!(self.0, "{}", value.into());
+        self.digits(value.into());
+    }
+
+    fn digits(&mut self, value: u64) {
+        self.0.push_str(itoa::Buffer::new().format(value));
     }
 
     pub fn boolean(&mut self, name: &str, value: bool) {
@@ -54,7 +60,12 @@ impl Object {
     pub fn seconds(&mut self, name: &str, value: Option<Duration>) {
         if let Some(value) = value {
             self.name(name);
-            let _ = write!(self.0, "{}.{:06}", value.as_secs(), value.subsec_micros());
+            self.digits(value.as_secs());
+            // A million more, for the zeros in front; the one is no part of it.
+            let mut buffer = itoa::Buffer::new();
+            let micros = buffer.format(1_000_000 + value.subsec_micros());
+            self.0.push('.');
+            self.0.push_str(&micros[1..]);
         }
     }
 

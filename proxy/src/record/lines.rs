@@ -1,9 +1,10 @@
-//! Where access-log lines go: to stderr through a thread of its own, so that whoever reads them slowly, or not at all,
-//! never holds up a request.
+//! Where lines of the access log and of the audit trail go: to stderr or a file through a thread of their own, so that
+//! whoever reads them slowly, or not at all, never holds up a request.
 //!
 //! Lines are written whole and in order. What nobody takes in time is dropped and counted, never kept without bound.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,21 +19,28 @@ const FLUSH_LOOKS: usize = 200;
 pub enum Lines {
     /// Nobody wants them.
     None,
-    Stderr(Stderr),
+    Written(Writer),
     /// For tests.
     Kept(Mutex<Vec<String>>),
 }
 
 impl Lines {
     pub fn stderr() -> Lines {
-        Lines::Stderr(Stderr::open())
+        Lines::Written(Writer::open(std::io::stderr()))
+    }
+
+    /// Appended to a file, which only we and our group can read where we are the ones to make it.
+    pub fn file(path: &Path) -> std::io::Result<Lines> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
+        Ok(Lines::Written(Writer::open(file)))
     }
 
     /// Takes a line, without its end.
     pub fn write(&self, line: String) {
         match self {
             Lines::None => {}
-            Lines::Stderr(stderr) => stderr.write(&line),
+            Lines::Written(writer) => writer.write(&line),
             Lines::Kept(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).push(line),
         }
     }
@@ -44,9 +52,9 @@ impl Lines {
 
     /// Waits, not for ever, until what was written is out: for the end of the process.
     pub fn flush(&self) {
-        let Lines::Stderr(stderr) = self else { return };
+        let Lines::Written(writer) = self else { return };
         for _ in 0..FLUSH_LOOKS {
-            if stderr.desk.tray().written {
+            if writer.desk.tray().written {
                 return;
             }
             std::thread::sleep(GATHER);
@@ -56,13 +64,13 @@ impl Lines {
     /// Lines that nobody took in time.
     pub fn dropped(&self) -> u64 {
         match self {
-            Lines::Stderr(stderr) => stderr.desk.dropped.load(Ordering::Relaxed),
+            Lines::Written(writer) => writer.desk.dropped.load(Ordering::Relaxed),
             Lines::None | Lines::Kept(_) => 0,
         }
     }
 }
 
-pub struct Stderr {
+pub struct Writer {
     desk: Arc<Desk>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
@@ -104,7 +112,7 @@ impl Desk {
             }
             std::mem::swap(&mut batch, &mut tray.bytes);
             drop(tray);
-            // Who closed our stderr does not want to hear of it.
+            // Who closed our stderr does not want to hear of it; a full disk does not stop requests.
             let _ = to.write_all(&batch);
             batch.clear();
             if closed {
@@ -114,16 +122,15 @@ impl Desk {
     }
 }
 
-impl Stderr {
-    fn open() -> Stderr {
+impl Writer {
+    fn open(to: impl Write + Send + 'static) -> Writer {
         let desk = Arc::new(Desk::default());
         let served = desk.clone();
-        let writer =
-            std::thread::Builder::new().name("outrider-log".into()).spawn(move || served.serve(std::io::stderr()));
+        let writer = std::thread::Builder::new().name("outrider-log".into()).spawn(move || served.serve(to));
         if let Err(error) = &writer {
-            tracing::error!(%error, "no thread for the access log: it will be empty");
+            tracing::error!(%error, "no thread for the log: it will be empty");
         }
-        Stderr { desk, writer: writer.ok() }
+        Writer { desk, writer: writer.ok() }
     }
 
     fn write(&self, line: &str) {
@@ -143,7 +150,7 @@ impl Stderr {
     }
 }
 
-impl Drop for Stderr {
+impl Drop for Writer {
     /// What was written is out before the process ends.
     fn drop(&mut self) {
         self.desk.tray().closed = true;
@@ -179,19 +186,32 @@ mod tests {
         let desk = Arc::new(Desk::default());
         let (served, to) = (desk.clone(), paper.clone());
         let writer = Some(std::thread::spawn(move || served.serve(to)));
-        let stderr = Stderr { desk, writer };
-        (0..1000).for_each(|number| stderr.write(&format!("line {number}")));
-        drop(stderr);
+        let lines = Writer { desk, writer };
+        (0..1000).for_each(|number| lines.write(&format!("line {number}")));
+        drop(lines);
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
         assert!(text.lines().map(str::to_owned).eq((0..1000).map(|number| format!("line {number}"))));
     }
 
     #[test]
+    fn is_a_file_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        for line in ["one", "two"] {
+            let lines = Lines::file(&path).unwrap();
+            lines.write(line.into());
+            lines.flush();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert!(Lines::file(&folder.path().join("nowhere/a")).is_err());
+    }
+
+    #[test]
     fn what_happens_when_nobody_reads() {
-        let stderr = Stderr { desk: Arc::default(), writer: None };
+        let writer = Writer { desk: Arc::default(), writer: None };
         let line = "x".repeat(1 << 20);
-        (0..6).for_each(|_| stderr.write(&line));
-        let lines = Lines::Stderr(stderr);
+        (0..6).for_each(|_| writer.write(&line));
+        let lines = Lines::Written(writer);
         assert_eq!(lines.dropped(), 3);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A gateway's questions must not wait for somebody's long answer, nor the other way round.
 
-use super::{Error, authenticator, listeners, signals};
+use super::handover::Ports;
+use super::{CALLBACKS_END, Error, callers, listeners, signals};
 use crate::admin::authorizer::{Office, serve as serve_admin};
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -42,6 +43,7 @@ impl Counter {
         identity: Option<&Arc<Identity>>,
         decide: Arc<dyn Decide>,
         counted: Counted,
+        doors: &mut Ports,
     ) -> Result<Counter, Error> {
         let mut listeners = Vec::with_capacity(2);
         for (path, address, protocol) in [
@@ -49,7 +51,7 @@ impl Counter {
             ("ext_authz_server.http", served.http, Protocol::Http),
         ] {
             if let Some(address) = address {
-                listeners.push((listeners::listen(path, address)?, protocol));
+                listeners.push((doors.listen(path, address)?, protocol));
             }
         }
         let mode = match served.tls {
@@ -68,8 +70,9 @@ impl Counter {
         identity: Option<&Arc<Identity>>,
         authenticator: &Arc<Authenticator>,
         counted: Counted,
+        doors: &mut Ports,
     ) -> Result<Option<Counter>, Error> {
-        let open = |served| Counter::open(served, identity, Arc::new(Methods(authenticator.clone())), counted);
+        let open = |served| Counter::open(served, identity, Arc::new(Methods(authenticator.clone())), counted, doors);
         config.served.as_ref().map(open).transpose()
     }
 
@@ -155,9 +158,10 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
     let metrics = Arc::new(Metrics::new());
     let opened = config.tls.as_ref().map(sources::open).transpose()?.flatten();
     let (identity, source) = opened.unzip();
-    let authenticator = Arc::new(authenticator(&config.auth)?);
+    let authenticator = callers::open(&config.auth, config.audit.as_ref(), None)?;
     let decide = Arc::new(Methods(authenticator.clone()));
-    let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations())?;
+    let mut doors = Ports::open(None)?;
+    let counter = Counter::open(&config.served, identity.as_ref(), decide, metrics.authorizations(), &mut doors)?;
     let admin = listeners::listen("admin", config.admin)?;
     let answering = Answering { doors: counter.addresses()?, admin: admin.local_addr()? };
     let control = Builder::new_current_thread().enable_all().build()?;
@@ -166,9 +170,9 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
         if let (Some(source), Some(identity)) = (source, &identity) {
             tokio::spawn(source.run(identity.clone()));
         }
-        tokio::spawn(authenticator.tend());
+        tokio::spawn(authenticator.clone().tend());
         let (drain, draining) = watch::channel(false);
-        let office = Arc::new(Office { metrics, identity, draining });
+        let office = Arc::new(Office { metrics, identity, authenticator: authenticator.clone(), draining });
         tokio::spawn(serve_admin(tokio::net::TcpListener::from_std(admin)?, office));
         let staffed = counter.staff()?;
         on_ready(&answering);
@@ -179,6 +183,7 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
             () = staffed.drain(config.drain_timeout) => {}
             _ = stop.recv() => tracing::warn!("told twice; gateways that still wait are cut"),
         }
+        authenticator.drain(CALLBACKS_END).await;
         tracing::info!("ended");
         Ok(())
     })

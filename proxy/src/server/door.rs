@@ -1,32 +1,36 @@
-//! The one place where pingora's proxy is instantiated: a door that leads each request to the exchange, and those that
-//! the exchange hands over to whoever carries them: `forward`, or pingora where the server speaks HTTP/2 or upgrades.
+//! What pingora leads each request to: the exchange, and those that the exchange hands over, to `forward`.
 //!
-//! Small on purpose: everything generic over it is compiled anew whenever it changes.
+//! pingora reads heads, frames bodies and keeps connections; nothing is decided here but whether a connection goes on.
 
 use crate::config::Config;
 use crate::downstream::Downstream;
 use crate::exchange::{Exchange, Outcome};
-use crate::forward::{Handover, Pool};
+use crate::forward::{Handover, Pool, Streams};
+use crate::knative::{self, Knative};
 use crate::message::Part;
+use crate::record::draw_id;
 use async_trait::async_trait;
-use bytes::Bytes;
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::modules::http::HttpModules;
-use pingora_core::protocols::http::v2::server::default_h2_options;
-use pingora_core::server::configuration::ServerConf;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use http::header::{FORWARDED, HOST};
+use http::{Method, Uri};
+use pingora_core::ErrorType;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_core::server::ShutdownWatch;
 use std::sync::Arc;
-use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
-pub type App = HttpProxy<Door>;
-
-pub struct Door {
+pub struct App {
     exchange: Arc<Exchange>,
-    /// Connections to a foreign server that speaks HTTP/1.1.
+    /// Connections to a foreign server that speaks HTTP/1.1, and h2c.
     pool: Arc<Pool>,
+    streams: Arc<Streams>,
+    /// In a Knative pod.
+    knative: Option<Arc<Knative>>,
+    options: HttpServerOptions,
+    h2: H2Options,
+    /// Connections on which nothing has begun close.
+    closing: CancellationToken,
 }
 
 /// Receive windows of one stream and of one connection. With h2's own 64 KiB for both, one stream whose body waits
@@ -34,50 +38,109 @@ pub struct Door {
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// One for each serving thread: connections to a foreign server stay on the thread that opened them.
-pub fn app(exchange: Arc<Exchange>, config: &Config) -> Arc<App> {
-    let unused_max = config.forward().map_or(Duration::ZERO, |forward| forward.idle_timeout);
-    // pingora speaks no TLS for us towards anybody, so it need not load the machine's authorities.
-    let conf = ServerConf { threads: 1, ca_file: Some("/dev/null".into()), ..ServerConf::default() };
-    let mut app = HttpProxy::new(Door { exchange, pool: Pool::new(unused_max) }, Arc::new(conf));
-    app.handle_init_modules();
-    let mut options = HttpServerOptions::default();
-    // We have seen the preface ourselves; pingora's own look at it has no timeout.
-    options.h2c = false;
-    options.h2_idle_timeout = Some(config.limits.idle_timeout);
-    app.server_options = Some(options);
-    let mut h2 = default_h2_options();
-    h2.initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(config.limits.streams_max);
-    app.h2_options = Some(h2);
-    Arc::new(app)
-}
+impl App {
+    /// One for each serving thread: connections to a foreign server stay on the thread that opened them.
+    pub fn new(exchange: Arc<Exchange>, config: &Config, knative: Option<Arc<Knative>>) -> Arc<App> {
+        let unused_max = config.unused_max();
+        let mut options = HttpServerOptions::default();
+        // We have seen the preface ourselves; pingora's own look at it has no timeout.
+        options.h2c = false;
+        options.h2_idle_timeout = Some(config.limits.idle_timeout);
+        let mut h2 = default_h2_options();
+        h2.initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(config.limits.streams_max);
+        let (pool, streams) = (Pool::new(unused_max), Streams::new(unused_max));
+        Arc::new(App { exchange, pool, streams, knative, options, h2, closing: CancellationToken::new() })
+    }
 
-/// Set while a foreign server answers.
-type Context = Option<Box<Handover>>;
+    /// Waits for a head that can be read; `false` if none will come.
+    async fn opens(&self, session: &mut ServerSession) -> bool {
+        let read = tokio::select! {
+            biased;
+            read = session.read_request() => read,
+            () = self.closing.cancelled() => return false,
+        };
+        match read {
+            // Tunnels have no place for any of our stages.
+            Ok(true) if session.req_header().method == Method::CONNECT => {
+                let _ = session.respond_error(405).await;
+                session.shutdown().await;
+                false
+            }
+            Ok(more) => more,
+            Err(error) => {
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    let _ = session.respond_error(400).await;
+                }
+                session.shutdown().await;
+                false
+            }
+        }
+    }
 
-fn handed(context: &mut Context) -> Result<&mut Handover> {
-    // `request_filter` lets nothing pass without one.
-    context.as_deref_mut().ok_or_else(|| Error::new(ErrorType::InternalError))
-}
+    /// From head to end; whether the answer reached it.
+    async fn answer(&self, session: &mut ServerSession) -> bool {
+        if let Some(knative) = &self.knative
+            && self.hears(knative, session).await
+        {
+            return true;
+        }
+        let Some(caller) = Downstream::new(session, &self.exchange.limits) else { return false };
+        match self.exchange.serve(caller).await {
+            Outcome::Answered { to_the_end } => to_the_end,
+            Outcome::HandedOver(handover) => self.carry(session, handover).await,
+        }
+    }
 
-impl Door {
-    /// Carries a request to its end; whether anything may follow on the connection is pingora's to say.
-    async fn carry(&self, session: &mut Session, mut handover: Box<Handover>) -> Result<bool> {
-        let limits = &self.exchange.limits;
-        let carried = handover.carry(session.as_downstream_mut(), &self.pool, limits.body_bytes_max).await;
-        let Err(error) = carried else { return Ok(true) };
+    async fn carry(&self, session: &mut ServerSession, mut handover: Box<Handover>) -> bool {
+        let bytes_max = self.exchange.limits.body_bytes_max;
+        let carried = match handover.is_h2c() {
+            true => handover.carry_stream(session, &self.streams, bytes_max).await,
+            false => handover.carry(session, &self.pool, bytes_max).await,
+        };
+        let Err(error) = carried else { return true };
         let sent = session.response_written().is_some_and(|head| !head.status.is_informational());
         if let Some(parts) = handover.refused(error, sent) {
             self.refuse(session, parts, &handover.record.request_id).await;
         }
-        Err(Error::new(ErrorType::ConnectionClosed).into_down())
+        false
     }
 
-    async fn refuse(&self, session: &mut Session, parts: Vec<Part>, request_id: &str) {
-        let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
-        if let Some(mut caller) = caller
+    /// What Knative says to its sidecars is heard here, before anybody is asked who he is. Whether that was all.
+    async fn hears(&self, knative: &Knative, session: &mut ServerSession) -> bool {
+        if let Some(words) = knative.answer(&session.req_header().headers).await {
+            self.refuse(session, words.parts(), &draw_id()).await;
+            return true;
+        }
+        let request = session.req_header_mut();
+        let mut headers = request.headers.clone();
+        let said = knative::prepare(&mut headers);
+        if headers == request.headers {
+            return false;
+        }
+        let gone: Vec<_> = request.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            request.remove_header(&name);
+        }
+        for name in [HOST, FORWARDED] {
+            if let Some(value) = headers.get(&name) {
+                let _ = request.insert_header(name, value);
+            }
+        }
+        if let Some(host) = said.host.filter(|_| request.uri.authority().is_some()) {
+            let mut parts = request.uri.clone().into_parts();
+            parts.authority = Some(host);
+            // A request line that made sense still does with another host in it.
+            if let Ok(uri) = Uri::from_parts(parts) {
+                request.set_uri(uri);
+            }
+        }
+        false
+    }
+
+    async fn refuse(&self, session: &mut ServerSession, parts: Vec<Part>, request_id: &str) {
+        if let Some(mut caller) = Downstream::new(session, &self.exchange.limits)
             && caller.send(parts, request_id).await.is_ok()
         {
             caller.linger().await;
@@ -86,109 +149,37 @@ impl Door {
 }
 
 #[async_trait]
-impl ProxyHttp for Door {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
-        None
-    }
-
-    /// None: by default a compression module would sit in every request.
-    fn init_downstream_modules(&self, _: &mut HttpModules) {}
-
-    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let caller = Downstream::new(session.as_downstream_mut(), &self.exchange.limits);
-        let Some(caller) = caller else { return Err(Error::new(ErrorType::InternalError)) };
-        match self.exchange.serve(caller).await {
-            Outcome::Answered { to_the_end: true } => Ok(true),
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !self.opens(&mut session).await {
+            return None;
+        }
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        // In a box of its own: connections that wait for a request have no room for one.
+        if !Box::pin(self.answer(&mut session)).await {
             // Dropping the session resets the stream or closes the connection: an end nobody takes for a clean one.
-            Outcome::Answered { to_the_end: false } => Err(Error::new(ErrorType::ConnectionClosed).into_down()),
-            Outcome::HandedOver(handover) if handover.is_plain() => self.carry(session, handover).await,
-            Outcome::HandedOver(handover) => {
-                *context = Some(handover);
-                Ok(false)
-            }
+            return None;
         }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
-    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        let handover = handed(context)?;
-        if let Err(why) = handover.settle().await {
-            return Err(handover.stop(why));
-        }
-        Ok(Box::new(handover.peer()?))
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
     }
 
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        context: &mut Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        let again = context.as_deref_mut().is_some_and(Handover::may_wait);
-        error.set_retry(again);
-        error
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
     }
 
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        context: &mut Context,
-    ) -> Result<()> {
-        let bytes = body.as_ref().map_or(0, Bytes::len);
-        let handover = handed(context)?;
-        handover.taken(bytes, self.exchange.limits.body_bytes_max).map_err(|why| handover.stop(why))
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        _: &mut Session,
-        request: &mut RequestHeader,
-        context: &mut Context,
-    ) -> Result<()> {
-        handed(context)?.prepare(request)
-    }
-
-    async fn response_filter(
-        &self,
-        _: &mut Session,
-        response: &mut ResponseHeader,
-        context: &mut Context,
-    ) -> Result<()> {
-        handed(context)?.answered(response);
-        Ok(())
-    }
-
-    fn response_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        context: &mut Context,
-    ) -> Result<Option<Duration>> {
-        let handover = handed(context)?;
-        handover.passes(body).map_err(|why| handover.stop(why))?;
-        Ok(None)
-    }
-
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        let sent = session.response_written().is_some();
-        let refusal = context.as_deref_mut().and_then(|handover| Some((handover.failed(error, sent)?, handover)));
-        if let Some((parts, handover)) = refusal {
-            self.refuse(session, parts, &handover.record.request_id).await;
-        }
-        FailToProxy { error_code: 0, can_reuse_downstream: false }
-    }
-
-    /// The access log has it already, in our own words.
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
-        true
-    }
-
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
-        true
+    async fn http_cleanup(&self) {
+        self.closing.cancel();
     }
 }

@@ -8,6 +8,7 @@ use crate::record::unix_now;
 use crate::scale::device::{self, Group, Shared};
 use crate::scale::targets::{Address, External, Kubernetes, Level, Process, Standby, Target, VllmSleep};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The one that the configuration names.
 ///
@@ -17,6 +18,8 @@ pub fn target(config: &Config) -> Result<Arc<dyn Target>, Error> {
     let alone = match &config.behind {
         Behind::Worker(worker) => of_worker(worker),
         Behind::Forward(forward) => of_forward(forward, config),
+        // Each service has a target of its own.
+        Behind::Pods(_) => Arc::new(External::new(Address::Any, Duration::ZERO)),
     };
     let Some(device) = &config.device else { return Ok(alone) };
     let group = Group::join(device).map_err(|source| Error::Device { group: device.group.clone(), source })?;
@@ -61,6 +64,7 @@ fn waking(config: &Config) -> Option<&Waking> {
     match &config.behind {
         Behind::Worker(worker) => Some(&worker.waking),
         Behind::Forward(forward) => forward.sleep.as_ref().map(|sleep| &sleep.waking),
+        Behind::Pods(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod outside;
 mod toy;
 
 use super::*;
+use crate::activator::Activator;
 use crate::metrics::Metrics;
 use crate::record::Lines;
 use crate::worker::fake::{Fake, Line, generated};
@@ -49,6 +50,7 @@ fn start_speaking(
     let answers = match &config.behind {
         Behind::Worker(_) => Answers::Worker(fake.clone()),
         Behind::Forward(forward) => Answers::Foreign(forward.clone()),
+        Behind::Pods(activator) => Answers::Pods(Activator::new(activator)),
     };
     let parts = Parts { answers, target: Arc::new(target), dialects, journal, by: None };
     let server = Server::open(config, parts).unwrap();
@@ -242,7 +244,7 @@ fn is_a_request_tried_again_when_its_worker_goes() {
     let sidecar = plain(vec![gone()]);
     let answer = sidecar.post("hi");
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
-    assert_eq!(sidecar.labelled("worker_gone")["tries"], 3);
+    assert_eq!(sidecar.labelled("worker_gone")["tries"], 6);
     assert_eq!(sidecar.exchange.admission.snapshot().running, 0);
 }
 
@@ -295,7 +297,7 @@ fn is_a_failed_start_told_with_its_reason() {
     let sidecar = start(PLAIN, vec![generated(&["x"])], Sleepy { fails: true, ..Sleepy::default() });
     let answer = sidecar.post("hi");
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("no such model file"), "{answer}");
-    assert!(answer.contains("x-outrider-refused-by: admission") && answer.contains("retry-after: "), "{answer}");
+    assert!(answer.contains("x-outrider-refused-by: cold") && answer.contains("retry-after: "), "{answer}");
     assert!(sidecar.admin("GET /healthz/ready").contains("503"));
 }
 
@@ -351,10 +353,13 @@ fn are_bad_credentials_refused_before_the_body_is_read() {
     assert!(open.contains("ready: true"), "{open}");
 }
 
+mod activator;
 mod cold;
 mod custom;
 mod forward;
 mod h2c;
+mod leaving;
 mod limited;
+mod queued;
 mod tls;
 mod way_out;

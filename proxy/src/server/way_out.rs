@@ -2,7 +2,8 @@
 //!
 //! While callers are drained the application still needs its own calls, to end the work it has and to say goodbye.
 
-use super::{Error, listeners};
+use super::Error;
+use super::handover::Ports;
 use crate::config::{Config, outbound as config};
 use crate::net::original_destination;
 use crate::outbound::origin::Ourselves;
@@ -32,9 +33,10 @@ impl WayOut {
         config: &Config,
         identity: &Option<Arc<Identity>>,
         journal: &Arc<Journal>,
+        doors: &mut Ports,
     ) -> Result<Option<WayOut>, Error> {
         let Some(outbound) = &config.outbound else { return Ok(None) };
-        let listener = listeners::listen("outbound.listen", outbound.listen)?;
+        let listener = doors.listen("outbound.listen", outbound.listen)?;
         let around = Surroundings {
             ourselves: Ourselves { identity: identity.clone(), trust_domain: config.tls.trust_domain.clone() },
             journal: journal.clone(),
@@ -43,7 +45,7 @@ impl WayOut {
             // Sidecars that start together need not begin with the same endpoint.
             offset: std::process::id() as usize,
         };
-        let listeners = [Some(listener), twin(outbound)?].into_iter().flatten().collect();
+        let listeners = [Some(listener), twin(outbound, doors)?].into_iter().flatten().collect();
         let outbound = Outbound::open(outbound.clone(), around)?;
         Ok(Some(WayOut { outbound, listeners, close: watch::Sender::new(false) }))
     }
@@ -90,12 +92,12 @@ impl WayOut {
 
 /// A redirect brings what goes out by IPv6 to `::1` of the same port, for it has no other loopback address: with a
 /// listener at 127.0.0.1 alone, the application could reach nothing by IPv6. `None` where it is not needed, or not there.
-fn twin(outbound: &config::Outbound) -> Result<Option<TcpListener>, Error> {
+fn twin(outbound: &config::Outbound, doors: &mut Ports) -> Result<Option<TcpListener>, Error> {
     let port = outbound.listen.port();
     if !outbound.interception || outbound.listen.ip() != Ipv4Addr::LOCALHOST || port == 0 {
         return Ok(None);
     }
-    match listeners::listen("outbound.listen", (Ipv6Addr::LOCALHOST, port).into()) {
+    match doors.listen("outbound.listen", (Ipv6Addr::LOCALHOST, port).into()) {
         Err(Error::Listen { source, .. }) if lacks_ipv6(&source) => Ok(None),
         listener => listener.map(Some),
     }

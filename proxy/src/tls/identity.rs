@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// SPIFFE-ID section 2.3: an implementation must take ids of this many bytes and must not make longer ones.
@@ -14,7 +15,8 @@ const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// A workload's name, `spiffe://<trust domain>/<path>`, checked against the SPIFFE-ID standard, section 2.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SpiffeId {
-    text: String,
+    /// Shared: every exchange of a connection has it.
+    text: Arc<str>,
     /// Where the trust domain ends and the path, with its slash, begins.
     path_at: usize,
 }
@@ -53,7 +55,7 @@ impl SpiffeId {
         if !path.is_empty() && !path[1..].split('/').all(is_segment) {
             return Err(SpiffeIdError::Path);
         }
-        Ok(SpiffeId { text: text.to_owned(), path_at: Self::SCHEME.len() + trust_domain.len() })
+        Ok(SpiffeId { text: text.into(), path_at: Self::SCHEME.len() + trust_domain.len() })
     }
 
     pub fn as_str(&self) -> &str {

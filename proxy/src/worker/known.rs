@@ -42,6 +42,12 @@ impl Known {
         Ok(())
     }
 
+    /// What all its models hold together; `None` if it did not say.
+    pub fn kv_capacity_tokens(&self) -> Option<u64> {
+        let sum = self.models.load().iter().map(|model| model.kv_capacity_tokens).fold(0, u64::saturating_add);
+        (sum > 0).then_some(sum)
+    }
+
     pub fn facts(&self, ready: bool) -> Facts {
         let seen = self.models.load();
         let info = |name: &String| seen.iter().find(|model| &model.name == name).cloned();

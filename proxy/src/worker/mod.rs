@@ -19,7 +19,8 @@ use std::pin::Pin;
 
 /// What a worker says to one question: any number of events, then [`Event::Done`] or an error, then nothing.
 ///
-/// [`Error::WorkerGone`]: the connection broke before the first event, the question may be asked again.
+/// [`Error::WorkerGone`]: the connection broke before the first event, the question may be asked again;
+/// [`Error::WorkerAbsent`]: nobody took the connection.
 /// [`Error::WorkerLost`]: it broke later. Dropping the stream ends the work.
 pub type Events = Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
 

@@ -79,10 +79,21 @@ fn error_of(status: Status, started: bool) -> Error {
     match std::error::Error::source(&status) {
         Some(cause) => {
             tracing::debug!(started, %status, cause, "the connection to the worker broke");
-            if started { Error::WorkerLost } else { Error::WorkerGone }
+            match started {
+                true => Error::WorkerLost,
+                false if was_absent(cause) => Error::WorkerAbsent,
+                false => Error::WorkerGone,
+            }
         }
         None => Error::Worker { code: status.code() as i32, message: status.message().to_owned() },
     }
+}
+
+/// Whether nobody took the connection, so that nothing of the request can have reached anybody.
+fn was_absent(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(cause), |error| error.source());
+    let mut kinds = chain.filter_map(|error| Some(error.downcast_ref::<std::io::Error>()?.kind()));
+    kinds.any(|kind| matches!(kind, std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound))
 }
 
 fn before(status: Status) -> Error {

@@ -2,7 +2,7 @@
 
 use super::grpc::{HealthCheckResponse, frame};
 use super::*;
-use crate::config::ProbeKind;
+use crate::config::{AppProbe, ProbeKind};
 use http::{HeaderMap, Response};
 use std::sync::Arc;
 use std::time::Duration;

@@ -62,6 +62,7 @@ pub(super) fn document(
     let mut pipeline = compiler.pipeline(spec, &path, &mut problems);
     pipeline.name = format!("{namespace}/{}", named.name).into();
     pipeline.context = context;
+    setting.tally.attach(&mut pipeline);
     if problems.is_empty() { Ok(Some((hosts, pipeline))) } else { Err(problems) }
 }
 

@@ -6,6 +6,7 @@ use super::Ready;
 use crate::auth::pipeline::Pipeline;
 use crate::auth::without_port;
 use crate::policy::Problem;
+use crate::watched::Lacks;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +17,15 @@ pub struct Index {
     /// By what follows the `*`: `.example.com`, or nothing.
     wildcards: HashMap<String, Arc<Pipeline>>,
     count: usize,
+    /// Policies, or hosts of them, that are not in force as they are written.
+    lacks: Vec<Problem>,
+    unlisted: bool,
+}
+
+impl Lacks for Index {
+    fn lacks(&self) -> &[Problem] {
+        &self.lacks
+    }
 }
 
 impl Index {
@@ -40,6 +50,23 @@ impl Index {
             }
         }
         index
+    }
+
+    /// Before it is known which policies there are.
+    pub(super) fn unlisted() -> Index {
+        let message = "has not told yet which policies and Secrets there are".into();
+        let problem =
+            Problem { file: "the Kubernetes API".into(), document: String::new(), path: String::new(), message };
+        Index { lacks: vec![problem], unlisted: true, ..Index::default() }
+    }
+
+    /// Whether a host without a policy has none, for all that is known.
+    pub fn is_known(&self) -> bool {
+        !self.unlisted
+    }
+
+    pub(super) fn lacking(self, lacks: Vec<Problem>) -> Index {
+        Index { lacks, ..self }
     }
 
     /// `host` as it came, perhaps with a port.

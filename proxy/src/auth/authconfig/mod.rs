@@ -4,21 +4,25 @@
 //! for a rule that silently did nothing would let in whom it was to keep out.
 
 mod access;
+mod api;
 mod authentication;
 mod certificates;
 mod compile;
 mod hosts;
+mod kept;
 mod raw;
 pub mod secrets;
 #[cfg(test)]
 mod tests;
 
+pub use api::{Api, open};
 pub use hosts::Index;
 pub use secrets::{Secret, Store};
 
 use crate::auth::callbacks::Callbacks;
 use crate::auth::methods::Tools;
 use crate::auth::pipeline::Pipeline;
+use crate::auth::pipeline::counts::Tally;
 use crate::auth::site::HostPattern;
 use crate::config::Kubernetes;
 use crate::config::auth::Vouchers;
@@ -52,6 +56,8 @@ pub struct Setting {
     /// Peers whose word of a caller's certificate is believed.
     pub certificate_peers: Vouchers,
     pub callbacks: Arc<Callbacks>,
+    /// What becomes of the questions that they are asked.
+    pub tally: Arc<Tally>,
 }
 
 impl Setting {
@@ -73,6 +79,7 @@ impl Setting {
                 peers => Vouchers::Peers(peers.to_vec()),
             },
             callbacks,
+            tally: Arc::default(),
         }
     }
 }

@@ -114,6 +114,18 @@ impl Store {
         Store { secrets }
     }
 
+    /// Those of objects that are Secrets; the others are nobody's, and told of.
+    pub fn of_objects<'a>(objects: impl Iterator<Item = &'a Value>, namespace: &str) -> Store {
+        let read = objects.filter_map(|object| match secret(object.clone(), namespace) {
+            Ok(secret) => Some(secret),
+            Err(message) => {
+                tracing::warn!(message, "a Secret is left out");
+                None
+            }
+        });
+        Store { secrets: read.collect() }
+    }
+
     /// All Secrets of some files; `namespace` is of those that name none. What is said of a problem never has a value.
     pub fn parse(files: &[File], namespace: &str) -> Result<Store, Vec<Problem>> {
         let (mut secrets, mut problems) = (Vec::new(), Vec::new());

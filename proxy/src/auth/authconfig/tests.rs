@@ -25,6 +25,7 @@ fn setting(compat: Compat) -> Setting {
         kubernetes: Kubernetes::in_cluster(None),
         certificate_peers: Vouchers::Anybody,
         callbacks: Callbacks::new(Default::default()),
+        tally: Arc::default(),
     }
 }
 

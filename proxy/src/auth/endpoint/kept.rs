@@ -1,7 +1,7 @@
 //! An answer that is kept until its time is over, and asked for by one caller while the others wait.
 //!
-//! A failure is kept too, for a moment: callers that waited for it do not each wait for another. Owns a clock; knows
-//! nothing of what it keeps.
+//! A failure is kept too, for a moment: callers that waited for it do not each wait for another. Who prefers an old
+//! answer to none gets it while a new one cannot be had. Owns a clock; knows nothing of what it keeps.
 
 use arc_swap::ArcSwapOption;
 use std::future::Future;
@@ -11,6 +11,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
+/// Where an old answer serves, nobody is in a hurry.
+const FAILURE_KEPT_WITH_LAST: Duration = Duration::from_secs(5);
 
 pub struct Kept<T> {
     answer: ArcSwapOption<(Instant, Arc<T>)>,
@@ -32,16 +34,37 @@ impl<T> Kept<T> {
     where
         F: Future<Output = Result<(T, Duration), String>>,
     {
+        self.answer_or(None, ask).await
+    }
+
+    /// The same, but an answer whose time is over is better than none: it is given to all but the one who asks, and to
+    /// that one too if it asks in vain.
+    pub async fn get_or_last<F>(&self, ask: impl FnOnce() -> F) -> Result<Arc<T>, String>
+    where
+        F: Future<Output = Result<(T, Duration), String>>,
+    {
+        let last = self.answer.load().as_ref().map(|kept| kept.1.clone());
+        self.answer_or(last, ask).await
+    }
+
+    async fn answer_or<F>(&self, last: Option<Arc<T>>, ask: impl FnOnce() -> F) -> Result<Arc<T>, String>
+    where
+        F: Future<Output = Result<(T, Duration), String>>,
+    {
         if let Some(answer) = self.fresh() {
             return Ok(answer);
         }
-        let mut failure = self.asking.lock().await;
+        let mut failure = match (self.asking.try_lock(), &last) {
+            (Ok(failure), _) => failure,
+            (Err(_), Some(last)) => return Ok(last.clone()),
+            (Err(_), None) => self.asking.lock().await,
+        };
         if let Some(answer) = self.fresh() {
             return Ok(answer);
         }
         if let Some((until, words)) = failure.as_ref().filter(|(until, _)| Instant::now() < *until) {
             tracing::trace!(?until, "a failure of a moment ago answers");
-            return Err(words.clone());
+            return last.ok_or_else(|| words.clone());
         }
         match ask().await {
             Ok((answer, keep)) => {
@@ -51,8 +74,9 @@ impl<T> Kept<T> {
                 Ok(answer)
             }
             Err(words) => {
-                *failure = Some((Instant::now() + FAILURE_KEPT, words.clone()));
-                Err(words)
+                let kept = if last.is_some() { FAILURE_KEPT_WITH_LAST } else { FAILURE_KEPT };
+                *failure = Some((Instant::now() + kept, words.clone()));
+                last.ok_or(words)
             }
         }
     }
@@ -112,6 +136,23 @@ mod tests {
         let answers = futures_util::future::join_all((0..50).map(|_| get())).await;
         assert!(answers.iter().all(|answer| answer.as_deref() == Err(&"no".to_owned())));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn does_an_old_answer_serve_those_who_prefer_it_to_none() {
+        let kept = Kept::default();
+        let fails = || kept.get_or_last(|| async { Err("no".to_owned()) });
+        assert_eq!(fails().await.as_deref(), Err(&"no".to_owned()));
+        *kept.asking.lock().await = None;
+        assert_eq!(kept.get_or_last(|| async { Ok((7, Duration::ZERO)) }).await.as_deref(), Ok(&7));
+        {
+            let mut asks = std::pin::pin!(kept.get_or_last(std::future::pending));
+            assert!(futures_util::poll!(&mut asks).is_pending());
+            assert_eq!(fails().await.as_deref(), Ok(&7), "waits for nobody");
+        }
+        assert_eq!(fails().await.as_deref(), Ok(&7));
+        // A failure of a moment ago: nobody is asked.
+        assert_eq!(kept.get_or_last(|| async { Ok((8, LONG)) }).await.as_deref(), Ok(&7));
     }
 
     #[tokio::test]

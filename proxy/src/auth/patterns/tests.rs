@@ -61,6 +61,12 @@ fn does_what_is_absent_refuse_unless_told_otherwise() {
             assert_eq!(holds(&yaml, Compat::default()), Ok(false), "{yaml}");
             assert_eq!(holds(&yaml, authorino), Ok(true), "{yaml}");
         }
+        // Nothing is like nothing, and no item of no list.
+        for (operator, lenient) in [("neq", false), ("excl", true)] {
+            let yaml = format!("[{{selector: {selector}, operator: {operator}, value: ''}}]");
+            assert_eq!(holds(&yaml, Compat::default()), Ok(false), "{yaml}");
+            assert_eq!(holds(&yaml, authorino), Ok(lenient), "{yaml}");
+        }
     }
 }
 

@@ -175,8 +175,12 @@ impl Pipeline {
 fn is_shut(one: &One, document: &Document<'_>, audit: &mut Audit) -> bool {
     match gate(one.when.as_ref(), || document.root()) {
         Gate::Open => false,
-        Gate::Shut => true,
+        Gate::Shut => {
+            one.ignored();
+            true
+        }
         Gate::Fault(words) => {
+            one.ignored();
             audit.note(format!("{}: {words}", one.name));
             true
         }
@@ -184,6 +188,13 @@ fn is_shut(one: &One, document: &Document<'_>, audit: &mut Audit) -> bool {
 }
 
 async fn ask(one: &One, document: &Document<'_>) -> Word {
+    let running = one.begun();
+    let word = answered(one, document).await;
+    running.ended(!matches!(word, Word::Known(..)));
+    word
+}
+
+async fn answered(one: &One, document: &Document<'_>) -> Word {
     let request = document.request();
     let (credential, refused) = match credential::take(request.head, &one.inner.location) {
         Ok(credential) => (credential, None),

@@ -3,6 +3,7 @@
 use super::document::tell;
 use super::evaluator::{Evaluator, Gate, gate};
 use super::{Allowed, Fault, Identified, Output, Pipeline, Place, Refusal, Refused, text};
+use crate::auth::Identity;
 use crate::auth::audit::Audit;
 use crate::auth::rules::{Denied, Rule};
 use crate::error::Error;
@@ -20,12 +21,23 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 type Last = (Arc<str>, &'static str);
 
 impl Pipeline {
-    pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
-        let Identified { identity, root, skipped, mut audit, .. } = identified;
+    /// Who is allowed so far.
+    pub(super) fn allowed(&self, identity: Identity, mut audit: Audit) -> Allowed {
         (audit.policy, audit.outcome) = (self.name.clone(), "allowed");
         (audit.phase, audit.kind, audit.measured) = ("authorization", identity.method, self.explains);
         (audit.subject, audit.issuer) = (identity.subject.clone(), identity.issuer.clone());
-        let mut allowed = Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit };
+        Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit }
+    }
+
+    pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
+        let allowed = self.weigh(identified, now_unix).await?;
+        self.count(None);
+        Ok(allowed)
+    }
+
+    async fn weigh(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
+        let Identified { identity, root, skipped, audit, .. } = identified;
+        let mut allowed = self.allowed(identity, audit);
         let Some(mut root) = root.filter(|_| !skipped) else { return Ok(allowed) };
         self.learn(&mut root, now_unix, &mut allowed.audit).await;
         if let Err(((name, kind), denied)) = self.judge(&mut root, now_unix, &mut allowed.audit).await {
@@ -75,8 +87,9 @@ impl Pipeline {
                 for one in group {
                     match gate(one.when.as_ref(), || root) {
                         Gate::Open => asked.push(async move { (one, self.word(one, root, now_unix).await) }),
-                        Gate::Shut => {}
+                        Gate::Shut => one.ignored(),
                         Gate::Fault(words) if self.leniency.when_errors_skip => {
+                            one.ignored();
                             audit.note(format!("{} passed over: {words}", one.name));
                         }
                         Gate::Fault(words) => {
@@ -106,7 +119,10 @@ impl Pipeline {
         {
             return Ok((value, true));
         }
-        let value = one.inner.judge(root).await?;
+        let running = one.begun();
+        let word = one.inner.judge(root).await;
+        running.ended(word.is_err());
+        let value = word?;
         if let Some((kept, key)) = &key {
             kept.put(key, &value, now, None);
         }
@@ -143,8 +159,14 @@ impl Pipeline {
 fn open<T>(one: &Evaluator<T>, root: &Value) -> Option<Result<(), String>> {
     match gate(one.when.as_ref(), || root) {
         Gate::Open => Some(Ok(())),
-        Gate::Shut => None,
-        Gate::Fault(words) => Some(Err(words)),
+        Gate::Shut => {
+            one.ignored();
+            None
+        }
+        Gate::Fault(words) => {
+            one.ignored();
+            Some(Err(words))
+        }
     }
 }
 
@@ -160,7 +182,10 @@ async fn kept<T>(
     {
         return Ok((value, true));
     }
-    let value = work.await?;
+    let running = one.begun();
+    let word = work.await;
+    running.ended(word.is_err());
+    let value = word?;
     if let Some((kept, key)) = &key {
         kept.put(key, &value, now_unix, None);
     }

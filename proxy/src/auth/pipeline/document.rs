@@ -1,8 +1,11 @@
 //! The authorization JSON: all that rules can see of a request, as one document.
 //!
-//! Built when the first evaluator asks for it, and then once. Names and shapes are Authorino's.
+//! Built when the first evaluator asks for it, and then once. Names and shapes are Authorino's, who leaves out what is
+//! empty: a rule about an attribute that is not there is decided as one about nothing.
 
 use crate::auth::{Identity, Request};
+use crate::percent;
+use crate::tls::identity::SpiffeId;
 use http::Version;
 use serde_json::{Map, Value, json};
 use std::sync::OnceLock;
@@ -52,23 +55,32 @@ fn build(request: &Request<'_>, context: bool) -> Value {
             "host": request.host,
             "method": head.method.as_str(),
             "path": target,
-            "url_path": head.path,
-            "query": head.query.as_deref().unwrap_or_default(),
-            "referer": headers.get("referer").cloned().unwrap_or_else(|| "".into()),
-            "user_agent": headers.get("user-agent").cloned().unwrap_or_else(|| "".into()),
+            // As the server behind reads it: a rule about `/a b` is about `/a%20b`. A slash is never in it that was not in
+            // the path, for an encoded one is refused before.
+            "url_path": percent::decoded(&head.path),
             "size": size,
         },
         "source": {
             "address": request.peer.address.ip().to_canonical().to_string(),
             "port": request.peer.address.port(),
-            "principal": request.peer.spiffe.as_ref().map(|id| id.as_str()).unwrap_or_default(),
         },
         "destination": {
             "address": request.destination.ip().to_canonical().to_string(),
             "port": request.destination.port(),
         },
-        "auth": {"identity": null, "metadata": {}, "authorization": {}, "response": {}, "callbacks": {}},
+        "auth": {"metadata": {}, "authorization": {}, "response": {}, "callbacks": {}},
     });
+    let said = |name: &str| headers.get(name).and_then(Value::as_str);
+    for (part, name, text) in [
+        ("request", "query", head.query.as_deref()),
+        ("request", "referer", said("referer")),
+        ("request", "user_agent", said("user-agent")),
+        ("source", "principal", request.peer.spiffe.as_ref().map(SpiffeId::as_str)),
+    ] {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            root[part][name] = text.into();
+        }
+    }
     let kind = headers.get("content-type").and_then(Value::as_str).unwrap_or_default();
     if kind.starts_with("application/grpc")
         && let Some((service, method)) = head.path.strip_prefix('/').and_then(|path| path.split_once('/'))
@@ -120,15 +132,24 @@ fn raw(root: &Value) -> Value {
         let address = json!({"Address": {"SocketAddress": {
             "address": of["address"], "PortSpecifier": {"PortValue": of["port"]},
         }}});
-        json!({"address": address, "principal": of.get("principal").cloned().unwrap_or_default()})
+        let mut end = json!({"address": address});
+        if let Some(principal) = of.get("principal") {
+            end["principal"] = principal.clone();
+        }
+        end
     };
-    json!({
+    let mut raw = json!({
         "request": {"time": request["time"], "http": http},
         "source": end(&root["source"]),
         "destination": end(&root["destination"]),
-        "context_extensions": request.get("context_extensions").cloned().unwrap_or_else(|| json!({})),
-        "metadata_context": root.get("metadata").cloned().unwrap_or_default(),
-    })
+    });
+    let more = [("context_extensions", request.get("context_extensions")), ("metadata_context", root.get("metadata"))];
+    for (name, value) in more {
+        if let Some(value) = value {
+            raw[name] = value.clone();
+        }
+    }
+    raw
 }
 
 /// What a gateway said goes over what we see of the gateway's own connection.

@@ -1,5 +1,6 @@
 //! What all evaluators have in common, whatever they evaluate: name, priority, condition, cache.
 
+use super::counts::Counts;
 use crate::auth::cache::Cache;
 use serde_json::Value;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub struct Evaluator<T, V = Value> {
     pub priority: i64,
     /// Whether it has series of its own.
     pub metrics: bool,
+    /// Those, once it is known whose they are.
+    pub counts: Option<Arc<Counts>>,
     pub when: Option<Test>,
     pub cache: Option<Kept<V>>,
     pub inner: T,
@@ -26,7 +29,7 @@ pub struct Evaluator<T, V = Value> {
 
 impl<T, V> Evaluator<T, V> {
     pub fn new(name: &str, kind: &'static str, inner: T) -> Self {
-        Evaluator { name: name.into(), kind, priority: 0, metrics: false, when: None, cache: None, inner }
+        Evaluator { name: name.into(), kind, priority: 0, metrics: false, counts: None, when: None, cache: None, inner }
     }
 }
 
@@ -95,6 +98,10 @@ impl<T, V> Phase<T, V> {
 
     pub fn all(&self) -> impl Iterator<Item = &Evaluator<T, V>> {
         self.groups.iter().flatten()
+    }
+
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Evaluator<T, V>> {
+        self.groups.iter_mut().flatten()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@
 
 mod authenticate;
 mod authorize;
+pub mod counts;
 mod document;
 pub mod evaluator;
 mod refused;
@@ -25,6 +26,8 @@ use crate::auth::rules::Rule;
 use crate::auth::{Identity, Request};
 use crate::error::Error;
 use crate::message;
+use bytes::Bytes;
+use counts::Answers;
 use evaluator::{Gate, gate};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -85,6 +88,8 @@ pub struct Pipeline {
     pub context: bool,
     /// Words of its own for every refusal.
     pub speaks: Option<Speaks>,
+    /// What callers were told, counted.
+    pub answers: Option<Arc<Answers>>,
     /// Refusals are told as the policy's, with challenges and a reason; not so for our own list of methods.
     pub explains: bool,
 }
@@ -149,6 +154,18 @@ impl Pipeline {
         }
     }
 
+    /// The other phases, where there is nothing for them to do; else the caller is given back, for
+    /// [`Pipeline::authorize`].
+    pub fn settle(&self, identified: Identified) -> Result<Allowed, Box<Identified>> {
+        match identified.root.is_none() || identified.skipped {
+            true => {
+                self.count(None);
+                Ok(self.allowed(identified.identity, identified.audit))
+            }
+            false => Err(Box::new(identified)),
+        }
+    }
+
     /// The other phases.
     pub async fn authorize(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
         let work = self.decide(identified, now_unix);
@@ -181,6 +198,12 @@ impl Pipeline {
         })
     }
 
+    /// What a signed response tells those who verify it, at a path below its issuer.
+    pub fn published(&self, response: &str, path: &str) -> Option<Bytes> {
+        let mut named = self.response.all().filter(|one| &*one.name == response);
+        named.find_map(|one| one.inner.response.published()?.document(path).cloned())
+    }
+
     /// Where credentials are that are not for whoever stands behind us.
     pub fn credentials(&self) -> impl Iterator<Item = &Location> {
         self.authentication.all().filter(|one| one.inner.consumes).map(|one| &one.inner.location)
@@ -211,12 +234,20 @@ impl Pipeline {
         if let Some(root) = root {
             self.call_back(root);
         }
+        self.count(Some(refused.fault));
         audit.policy = self.name.clone();
         audit.outcome = refused.fault.label();
         audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
         Box::new(Refusal { refused, audit, explains: self.explains, speaks: self.speaks })
+    }
+
+    /// What its caller is told; `None`: it may go on.
+    fn count(&self, fault: Option<Fault>) {
+        if let Some(answers) = &self.answers {
+            answers.count(fault);
+        }
     }
 
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
@@ -227,8 +258,13 @@ impl Pipeline {
 
     fn call_back(&self, root: &Value) {
         for evaluator in self.callbacks.all() {
-            if matches!(gate(evaluator.when.as_ref(), || root), Gate::Open) {
-                evaluator.inner.call(root);
+            match gate(evaluator.when.as_ref(), || root) {
+                Gate::Open => {
+                    let running = evaluator.begun();
+                    evaluator.inner.call(root);
+                    running.ended(false);
+                }
+                Gate::Shut | Gate::Fault(_) => evaluator.ignored(),
             }
         }
     }
@@ -237,7 +273,7 @@ impl Pipeline {
 impl Refusal {
     /// No policy speaks of a host.
     pub fn unknown_host(host: &str) -> Box<Refusal> {
-        let body = bytes::Bytes::from_static(b"Service not found");
+        let body = Bytes::from_static(b"Service not found");
         let refusal = message::Refusal { status: Fault::UnknownHost.status(), headers: HeaderMap::new(), body };
         let policy: Arc<str> = "auth.authconfig".into();
         let error = Error::Denied { provider: policy.clone(), refusal: Box::new(refusal) };
@@ -247,6 +283,15 @@ impl Refusal {
         let reason = Some(refused.reason.clone());
         let outcome = Fault::UnknownHost.label();
         let audit = Audit { policy, outcome, phase: "authentication", kind: "none", reason, ..Audit::default() };
+        Box::new(Refusal { refused, audit, explains: false, speaks: None })
+    }
+
+    /// It is not known yet which policies there are.
+    pub fn not_yet(why: &str) -> Box<Refusal> {
+        let policy: Arc<str> = "auth.authconfig".into();
+        let mut refused = Refused::new(Fault::Unavailable, &policy, Error::AuthUnavailable);
+        refused.reason = why.into();
+        let audit = Audit { policy, outcome: refused.fault.label(), reason: Some(why.into()), ..Audit::nobody() };
         Box::new(Refusal { refused, audit, explains: false, speaks: None })
     }
 

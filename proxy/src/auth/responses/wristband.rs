@@ -29,6 +29,8 @@ const DURATION_SECONDS_MAX: u64 = 24 * 3600;
 /// Below an issuer; where the wristband's verifiers look.
 const CONFIGURATION: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/.well-known/openid-connect/certs";
+/// The same, for those who look where most issuers have theirs.
+const KEYS_TOO: &str = "/.well-known/jwks.json";
 /// Ours to say: with another `exp`, say, a wristband would outlive its settings.
 const RESERVED: [&str; 4] = ["exp", "iat", "iss", "nbf"];
 
@@ -71,7 +73,7 @@ impl Published {
     pub fn document(&self, path: &str) -> Option<&Bytes> {
         match path {
             CONFIGURATION => Some(&self.configuration),
-            KEYS => Some(&self.keys),
+            KEYS | KEYS_TOO => Some(&self.keys),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ mod cel;
 mod pattern;
 mod rego;
 
+pub use rego::external;
 pub use rego::{Rego, RegoVersion};
 
 use super::ConfigProblem;

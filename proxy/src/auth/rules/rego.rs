@@ -3,6 +3,9 @@
 //! Compiled once; engines that are ready wait in a small stack, so that a request neither compiles nor copies one. It
 //! reaches nothing outside the process, and it is stopped when it takes too long.
 
+pub mod external;
+mod text;
+
 use super::{Denied, Opening, Rule, at_once};
 use crate::auth::ConfigProblem;
 use crate::auth::selectors::{Fault, Problem};
@@ -72,16 +75,28 @@ impl Rego {
         if source.len() > SOURCE_BYTES_MAX {
             return Err(Problem::new(format!("a policy longer than {SOURCE_BYTES_MAX} bytes")));
         }
+        let v1 = version == RegoVersion::V1;
         let body = PACKAGE.replace(source, "");
+        if let Some(name) = text::bare_name(&body).filter(|_| !v1) {
+            return Err(Problem::new(format!(
+                "no Rego of v0: `{name}` stands there without a body or a value; `if`, `in`, `contains` and `every` \
+                 need `version: v1`, or `import rego.v1` in the policy"
+            )));
+        }
         let default = if DEFAULT_ALLOW.is_match(&body) { "" } else { "default allow := false\n" };
         let mut engine = Engine::new();
-        engine.set_rego_v0(version == RegoVersion::V0);
+        engine.set_rego_v0(!v1);
         // As OPA: a builtin that fails makes its rule undefined.
         engine.set_strict_builtin_errors(false);
         // The default comes last, because imports must come first.
-        let policy = format!("package authz\n{body}\n{default}");
+        let policy = |body: &str| format!("package authz\n{body}\n{default}");
         let bad = |error: &dyn std::fmt::Display| Problem::new(format!("no Rego policy that we can honour: {error}"));
-        engine.add_policy("policy.rego".to_owned(), policy).map_err(|error| bad(&error))?;
+        let add = |body: &str| {
+            let mut engine = engine.clone();
+            engine.add_policy("policy.rego".to_owned(), policy(body)).map(|_| engine)
+        };
+        let moved = text::with_loops_in_bodies(&body, v1).and_then(|moved| add(&moved).ok());
+        let mut engine = moved.map_or_else(|| add(&body), Ok).map_err(|error| bad(&error))?;
         // Evaluated once, which prepares it and finds what only shows then: a function that nobody knows.
         engine.set_input(regorus::Value::new_object());
         engine.set_execution_timer_config(timer());

@@ -51,6 +51,9 @@ fn what_does_each_rule_let_through() {
     no("opa", json!({"rego": "allow = \"yes\""}));
     yes("opa", json!({"version": "v1", "rego": "import rego.v1\nallow if { \"dev\" in input.auth.identity.roles }"}));
     yes("opa", json!({"rego": "package mine\ndefault allow = false\nallow { input.request.size == 10 }"}));
+    // Where there is no list, nothing is found in it.
+    let none = "bad := input.auth.metadata.list[_].n != 3\nallow if not bad";
+    yes("opa", json!({"version": "v1", "rego": none}));
     // Two rules that give `allow` two values.
     fault("opa", json!({"rego": "allow = true { input.request }\nallow = false { input.auth }"}));
 }
@@ -104,6 +107,9 @@ fn does_a_bad_setting_say_where_it_stands() {
         ("cel", json!({"predicate": "request."}), ".predicate"),
         ("cel", json!({"expression": "true"}), ""),
         ("opa", json!({"rego": "allow {"}), ".rego"),
+        // Else `allow` would be a rule of its own, and always hold.
+        ("opa", json!({"rego": "allow if input.request.method == \"PUT\""}), ".rego"),
+        ("opa", json!({"rego": "allow if { input.request.method == \"PUT\" }", "version": "v0"}), ".rego"),
         ("opa", json!({"rego": "allow { unknown_function(1) }"}), ".rego"),
         ("opa", json!({"rego": "allow { true }", "version": "v2"}), ""),
     ] {

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub upstream_client_key_file: Option<PathBuf>,
     /// Between two pieces of an answer, and before the first; 0: as long as it takes
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
+    #[arg(long, value_name = "TIME", value_parser = crate::go_time::duration, default_value = "0s")]
     pub upstream_timeout: Duration,
     /// What callers must be allowed to do
     #[arg(long, value_name = "FILE")]
@@ -80,7 +80,7 @@ pub struct TlsFlags {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tls_cipher_suites: Vec<String>,
     /// [deprecated] Changes are seen within a second, whatever is said here
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1m")]
+    #[arg(long, value_name = "TIME", value_parser = crate::go_time::duration, default_value = "1m")]
     pub tls_reload_interval: Duration,
     /// Not served: see the error
     #[arg(long, value_name = "FILE")]
@@ -101,6 +101,7 @@ pub struct AuthFlags {
     /// What tokens must be made for; without, the API server itself
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub auth_token_audiences: Vec<String>,
+    /// Whose ID tokens are taken, in the place of TokenReviews
     #[arg(long, value_name = "URL", default_value = "")]
     pub oidc_issuer: String,
     #[arg(long = "oidc-clientID", value_name = "ID", default_value = "")]
@@ -153,33 +154,6 @@ pub struct Klog {
     pub log_flush_frequency: Option<String>,
 }
 
-/// As Go writes durations: `30s`, `1m`, `1m30s`, `500ms`, `0`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is no duration; write 30s, 1m30s or 500ms");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let (mut rest, mut whole) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let after = &rest[digits..];
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let seconds = match &after[..unit] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "us" | "µs" => 0.000_001,
-            "ns" => 0.000_000_001,
-            _ => return Err(bad()),
-        };
-        whole += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        rest = &after[unit..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(whole) }
-}
-
 /// Every reason not to start, and what is ignored.
 pub fn judge(args: &Args) -> Result<Vec<String>, Vec<String>> {
     let mut problems = Vec::new();
@@ -192,17 +166,23 @@ pub fn judge(args: &Args) -> Result<Vec<String>, Vec<String>> {
         !args.allow_paths.is_empty() && !args.ignore_paths.is_empty(),
         "cannot use --allow-paths and --ignore-paths together",
     );
-    let upstream_tls = args.upstream.starts_with("https:")
-        || args.upstream_ca_file.is_some()
-        || args.upstream_client_cert_file.is_some()
-        || args.upstream_client_key_file.is_some();
-    no(
-        upstream_tls,
-        "--upstream over TLS (--upstream-ca-file, --upstream-client-*) is not served: within a pod use http://localhost",
-    );
+    let secure_upstream = args.upstream.starts_with("https:");
+    let upstream_files = args.upstream_ca_file.is_some() || args.upstream_client_cert_file.is_some();
+    no(!secure_upstream && upstream_files, "--upstream-ca-file and --upstream-client-* are for --upstream=https://…");
+    let pair = args.upstream_client_cert_file.is_some() == args.upstream_client_key_file.is_some();
+    no(!pair, "--upstream-client-cert-file and --upstream-client-key-file: give both, or neither");
+    no(secure_upstream && args.upstream_force_h2c, "--upstream-force-h2c is for --upstream=http://…");
     let auth = &args.auth;
-    let oidc = !auth.oidc_issuer.is_empty() || !auth.oidc_client_id.is_empty() || auth.oidc_ca_file.is_some();
-    no(oidc, "--oidc-* are not served here: `outrider proxy` has auth.methods.jwt for tokens of an issuer");
+    let oidc = !auth.oidc_client_id.is_empty() || auth.oidc_ca_file.is_some();
+    no(oidc && auth.oidc_issuer.is_empty(), "--oidc-*: name whose tokens are taken with --oidc-issuer");
+    no(
+        !auth.oidc_issuer.is_empty() && auth.oidc_client_id.is_empty(),
+        "--oidc-issuer needs --oidc-clientID: tokens for others would be taken here",
+    );
+    no(
+        !auth.oidc_issuer.is_empty() && !auth.auth_token_audiences.is_empty(),
+        "--auth-token-audiences are of TokenReviews, which --oidc-issuer takes the place of: drop one of them",
+    );
     no(
         args.tls.client_ca_file.is_some(),
         "--client-ca-file is not served: callers with certificates are known by their SPIFFE id; see `outrider proxy`, tls",
@@ -294,8 +274,10 @@ mod tests {
         for (flag, expected) in [
             ("--insecure-listen-address=:8080", "choose one"),
             ("--client-ca-file=/ca", "SPIFFE"),
-            ("--oidc-issuer=https://x", "auth.methods.jwt"),
-            ("--upstream-ca-file=/ca", "http://localhost"),
+            ("--oidc-issuer=https://x", "--oidc-clientID"),
+            ("--oidc-clientID=x", "--oidc-issuer"),
+            ("--upstream-ca-file=/ca", "https://"),
+            ("--upstream-client-key-file=/k", "both"),
             ("--tls-min-version=VersionTLS10", "VersionTLS12"),
             ("--tls-cert-file=/c", "both"),
         ] {
@@ -303,17 +285,5 @@ mod tests {
         }
         assert!(words(&["--allow-paths=/a", "--ignore-paths=/b"]).contains("together"));
         assert!(judge(&args(&[]).unwrap()).is_err());
-    }
-
-    #[test]
-    fn which_durations_are_understood() {
-        for (text, milliseconds) in
-            [("1m", 60_000), ("1m30s", 90_000), ("1.5s", 1500), ("500ms", 500), ("0", 0), ("0s", 0)]
-        {
-            assert_eq!(duration(text).unwrap().as_millis(), milliseconds, "{text}");
-        }
-        for bad in ["", "1", "s", "1x", "-1s", "1m3"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

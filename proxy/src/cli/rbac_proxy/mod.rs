@@ -1,11 +1,14 @@
 //! `outrider rbac-proxy`: in the place of kube-rbac-proxy, by its own flags and its own file.
 //!
-//! Makes our ordinary configuration and our ordinary pipeline (TokenReview, SubjectAccessReview, headers) and runs the
-//! ordinary server in front of `--upstream`. Speaks no dialect, so no question is open to all.
+//! Makes our ordinary configuration and our ordinary pipeline (TokenReview or JWT, SubjectAccessReview, headers) and runs
+//! the ordinary server in front of `--upstream`. Speaks no dialect, so no question is open to all.
 
 mod authorization;
 mod flags;
+mod folder;
 mod globs;
+mod oidc;
+mod relay;
 mod template;
 mod words;
 
@@ -13,19 +16,22 @@ pub use flags::Args;
 
 use crate::auth::credential::Location;
 use crate::auth::methods::token_review::{self, TokenReview};
+use crate::auth::methods::{Method, Tools, jwt};
 use crate::auth::pipeline::{Authentication, Evaluator, Make, Output, Phase, Pipeline, Place};
 use crate::auth::responses::Response;
 use crate::auth::rules::access_review::{self, AccessReview, Reviewer};
 use crate::auth::verdicts::Limits;
 use crate::auth::{Authenticator, rules::Rule};
 use crate::config::{self, Audiences, Config, Kubernetes};
-use crate::files::write_private;
+use crate::fetch::Trust;
 use crate::kube::client::{Client, kubeconfig};
 use crate::server::{self, Running};
 use authorization::Authorization;
+use folder::Folder;
 use futures_util::future::BoxFuture;
 use globs::Glob;
 use http::HeaderName;
+use relay::Relay;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -39,9 +45,12 @@ pub fn run(args: Args) -> Result<(), Box<dyn Error>> {
     for words in ignored {
         tracing::warn!("{words}");
     }
-    let kubernetes = kubernetes(&args)?;
+    // Kept until the server ends: files in it are read again.
+    let mut folder = Folder::at(std::env::temp_dir().join(format!("outrider-rbac-proxy-{}", std::process::id())));
+    let kubernetes = kubernetes(&args, &mut folder)?;
     let authenticator = authenticator(&args, kubernetes)?;
-    let yaml = yaml(&args)?;
+    let upstream = upstream(&args, &mut folder)?;
+    let yaml = yaml(&args, &upstream)?;
     let config = Config::parse(&yaml.to_string(), Path::new(""), Path::new("the command line"))?;
     server::guard(config, authenticator, announce)?;
     Ok(())
@@ -52,7 +61,7 @@ fn announce(running: &Running) {
 }
 
 /// The configuration that `outrider proxy` would be given.
-fn yaml(args: &Args) -> Result<Value, String> {
+fn yaml(args: &Args, upstream: &str) -> Result<Value, String> {
     let (text, mode) = match args.secure_listen_address.is_empty() {
         true => (&args.insecure_listen_address, "disable"),
         false => (&args.secure_listen_address, "simple"),
@@ -69,9 +78,15 @@ fn yaml(args: &Args) -> Result<Value, String> {
         _ => tls["self_signed"] = json!({"spiffe_id": format!("spiffe://{TRUST_DOMAIN}/rbac-proxy")}),
     }
     let healthz = (args.proxy_endpoints_port != 0).then(|| SocketAddr::new(listen.ip(), args.proxy_endpoints_port));
+    let protocol = match args.upstream_force_h2c {
+        true => "h2c",
+        // Behind the relay is TLS, where HTTP/2 would have to be agreed on.
+        false if upstream.starts_with("unix:") => "http1",
+        false => "auto",
+    };
     let mut forward = json!({
-        "to": upstream(&args.upstream)?.to_string(),
-        "protocol": if args.upstream_force_h2c { "h2c" } else { "auto" },
+        "to": upstream,
+        "protocol": protocol,
     });
     if !args.upstream_timeout.is_zero() {
         forward["response_timeout"] = json!(format!("{}ms", args.upstream_timeout.as_millis()));
@@ -107,18 +122,38 @@ fn resolved(text: &str) -> Option<SocketAddr> {
     all.first().copied()
 }
 
-fn upstream(url: &str) -> Result<SocketAddr, String> {
-    let bad = || format!("--upstream={url}: write http://localhost:8080");
+/// Where requests go: the server, or, if it wants TLS, the socket of a relay to it.
+fn upstream(args: &Args, folder: &mut Folder) -> Result<String, String> {
+    let url = &args.upstream;
+    let bad = || format!("--upstream={url}: write http://localhost:8080, or https://localhost:8443");
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(bad)?;
+    let secure = uri.scheme_str() == Some("https");
+    let host = uri.host().filter(|_| secure || uri.scheme_str() == Some("http")).ok_or_else(bad)?;
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(format!("--upstream={url}: a path there is not served; requests keep their own"));
     }
-    let port = uri.port_u16().unwrap_or(80);
-    resolved(&format!("{host}:{port}")).ok_or_else(|| format!("--upstream={url}: the name {host} cannot be resolved"))
+    if !secure {
+        let address = resolved(&format!("{host}:{}", uri.port_u16().unwrap_or(80)));
+        let unknown = || format!("--upstream={url}: the name {host} cannot be resolved");
+        return address.map(|address| address.to_string()).ok_or_else(unknown);
+    }
+    let trust = Trust {
+        authorities: args.upstream_ca_file.clone(),
+        identity: args.upstream_client_cert_file.clone().zip(args.upstream_client_key_file.clone()),
+    };
+    let relay = Relay::new(host, uri.port_u16().unwrap_or(443), trust);
+    let relay = relay.map_err(|words| format!("--upstream={url}: {words}"))?;
+    folder.make().map_err(|error| unwritable(folder, &error))?;
+    let socket = folder.path().join("upstream.sock");
+    relay.start(socket.clone()).map_err(|error| unwritable(folder, &error))?;
+    Ok(format!("unix:{}", socket.display()))
 }
 
-fn kubernetes(args: &Args) -> Result<Kubernetes, String> {
+fn unwritable(folder: &Folder, error: &std::io::Error) -> String {
+    format!("cannot write below {}: {error}; mount an emptyDir there", folder.path().display())
+}
+
+fn kubernetes(args: &Args, folder: &mut Folder) -> Result<Kubernetes, String> {
     let Some(path) = &args.kubeconfig else {
         let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let server = of("KUBERNETES_SERVICE_HOST").map(|host| {
@@ -128,34 +163,11 @@ fn kubernetes(args: &Args) -> Result<Kubernetes, String> {
         return Ok(Kubernetes::in_cluster(server));
     };
     let text = std::fs::read_to_string(path).map_err(|error| format!("--kubeconfig={}: {error}", path.display()))?;
-    let folder = std::env::temp_dir().join(format!("outrider-rbac-proxy-{}", std::process::id()));
     let base = path.parent().unwrap_or(Path::new(""));
     let (kubernetes, inline) =
-        kubeconfig::parse(&text, base, &folder).map_err(|words| format!("{} {words}", path.display()))?;
-    write(inline, &folder).map_err(|error| format!("cannot write below {}: {error}", folder.display()))?;
+        kubeconfig::parse(&text, base, folder.path()).map_err(|words| format!("{} {words}", path.display()))?;
+    folder.write(inline).map_err(|error| unwritable(folder, &error))?;
     Ok(kubernetes)
-}
-
-/// Data written into a kubeconfig, where the client reads files.
-fn write(inline: kubeconfig::Inline, folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if inline == kubeconfig::Inline::default() {
-        return Ok(());
-    }
-    // Never into a folder that somebody else made.
-    std::fs::DirBuilder::new().mode(0o700).create(folder)?;
-    let parts = [
-        ("ca.crt", inline.authorities),
-        ("client.crt", inline.certificate),
-        ("client.key", inline.key),
-        ("token", inline.token),
-    ];
-    for (name, bytes) in parts {
-        if let Some(bytes) = bytes {
-            write_private(&folder.join(name), &bytes)?;
-        }
-    }
-    Ok(())
 }
 
 fn globs(flag: &str, patterns: &[String]) -> Result<Vec<Glob>, String> {
@@ -185,7 +197,13 @@ fn authenticator(args: &Args, kubernetes: Kubernetes) -> Result<Authenticator, S
     };
     let client = Client::new(kubernetes.clone());
     let review = config::TokenReview { audiences, kubernetes, limits: limits(Limits::TOKENS) };
-    let method = Authentication::new(Box::new(TokenReview::new(&review)), Location::Bearer);
+    let tools = Tools::new();
+    // One or the other, as in kube-rbac-proxy.
+    let (kind, method): (_, Box<dyn Method>) = match oidc::open(&args.auth, &tools)? {
+        Some(oidc) => (jwt::NAME, Box::new(oidc)),
+        None => (token_review::NAME, Box::new(TokenReview::new(&review))),
+    };
+    let method = Authentication::new(method, Location::Bearer);
     let rule: Box<dyn Rule> = Box::new(AccessReview {
         reviewer: Reviewer::new(client, limits(access_review::LIMITS)).into(),
         ask: Box::new(move |root| authorization.questions(root)),
@@ -207,14 +225,14 @@ fn authenticator(args: &Args, kubernetes: Kubernetes) -> Result<Authenticator, S
     let pipeline = Pipeline {
         name: "rbac-proxy".into(),
         when: Some(Box::new(move |root| words::concerns(&allow, &ignore, root))),
-        authentication: Phase::new(vec![Evaluator::new("token", token_review::NAME, method)]),
+        authentication: Phase::new(vec![Evaluator::new("token", kind, method)]),
         authorization: Phase::new(vec![Evaluator::new("access", access_review::NAME, rule)]),
         response: Phase::new(responses),
         explains: true,
         speaks: Some(words::refusal),
         ..Pipeline::default()
     };
-    Ok(Authenticator::of(pipeline))
+    Ok(Authenticator::of_with(pipeline, tools))
 }
 
 /// A value made from the user that the TokenReview named.

@@ -21,7 +21,7 @@ fn args(more: &[&str]) -> Args {
 
 struct Setting {
     fake: Fake,
-    authenticator: Authenticator,
+    authenticator: std::sync::Arc<Authenticator>,
     _folder: tempfile::TempDir,
 }
 
@@ -35,7 +35,7 @@ async fn setting(file: &str, more: &[&str]) -> Setting {
     std::fs::write(&path, file).unwrap();
     let flag = format!("--config-file={}", path.display());
     let args = args(&[more, &[flag.as_str()]].concat());
-    let authenticator = authenticator(&args, fake.kubernetes()).unwrap();
+    let authenticator = authenticator(&args, fake.kubernetes()).unwrap().into();
     Setting { fake, authenticator, _folder: folder }
 }
 
@@ -145,7 +145,7 @@ async fn which_audiences_are_asked_for() {
 #[test]
 fn is_the_command_line_a_configuration() {
     let line = |more: &[&str]| {
-        let yaml = yaml(&args(more)).unwrap();
+        let yaml = yaml(&args(more), "127.0.0.1:8080").unwrap();
         Config::parse(&yaml.to_string(), Path::new(""), Path::new("x")).unwrap()
     };
     let plain = line(&[]);
@@ -162,9 +162,79 @@ fn is_the_command_line_a_configuration() {
     assert_eq!(more.limits.streams_max, 7);
     let config::Behind::Forward(forward) = more.behind else { panic!("a worker") };
     assert_eq!(forward.response_timeout, Some(std::time::Duration::from_secs(60)));
-    for bad in ["https://x", "http://127.0.0.1:8080/base", "127.0.0.1:8080", ""] {
-        assert!(upstream(bad).is_err(), "{bad}");
+    let base = tempfile::tempdir().unwrap();
+    let mut folder = Folder::at(base.path().join("folder"));
+    let mut to = |url: &str, authorities: Option<&str>| {
+        let upstream_ca_file = authorities.map(|name| base.path().join(name));
+        upstream(&Args { upstream: url.into(), upstream_ca_file, ..args(&[]) }, &mut folder)
+    };
+    for bad in ["ftp://x", "http://127.0.0.1:8080/base", "127.0.0.1:8080", "", "https://x/base"] {
+        assert!(to(bad, None).is_err(), "{bad}");
     }
-    assert_eq!(upstream("http://localhost:8080").unwrap(), "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(to("http://localhost:8080", None).unwrap(), "127.0.0.1:8080");
+    assert!(to("https://localhost:8443", Some("nothing.pem")).unwrap_err().contains("nothing.pem"));
+    let authority = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(base.path().join("ca.pem"), authority.cert.pem()).unwrap();
+    let socket = to("https://localhost:8443", Some("ca.pem")).unwrap();
+    assert!(std::path::Path::new(socket.strip_prefix("unix:").unwrap()).exists());
     assert_eq!(address(":8443").unwrap().port(), 8443);
+}
+
+#[tokio::test]
+async fn are_tokens_of_an_issuer_taken_in_the_place_of_reviews() {
+    use crate::auth::issuer::{Issuer, Token};
+    let issuer = Issuer::generate();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let documents = [
+        ("/.well-known/openid-configuration", json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string()),
+        ("/keys", issuer.jwks()),
+    ];
+    // One question for each connection; ends with the test's process.
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut tcp in listener.incoming().map_while(Result::ok) {
+            let (mut head, mut byte) = (Vec::new(), [0; 1024]);
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match tcp.read(&mut byte) {
+                    Ok(count) if count > 0 => head.extend_from_slice(&byte[..count]),
+                    _ => break,
+                }
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let body =
+                documents.iter().find(|(path, _)| head.starts_with(&format!("GET {path} "))).map(|(_, body)| body);
+            let body = body.cloned().unwrap_or_default();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            let _ = tcp.write_all(answer.as_bytes());
+        }
+    });
+    let flags = [
+        format!("--oidc-issuer={url}"),
+        "--oidc-clientID=models".into(),
+        "--oidc-username-claim=sub".into(),
+        "--oidc-sign-alg=ES256".into(),
+        "--auth-header-fields-enabled".into(),
+    ];
+    let setting = setting("", &flags.each_ref().map(String::as_str)).await;
+    let claims = json!({"groups": ["a", "b"]}).as_object().unwrap().clone();
+    let token = |audience: &str| {
+        issuer.mint(Token {
+            issuer: &url,
+            subject: "ada",
+            audience,
+            issued_at_unix: 1_800_000_000,
+            ttl_seconds: 60,
+            claims: claims.clone(),
+        })
+    };
+    let _tended = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(setting.authenticator.clone().tend()));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let told = setting.ask("GET", "/", &token("models")).await;
+    assert_eq!(told, Ok(vec![pair("x-remote-user", "ada"), pair("x-remote-groups", "a|b")]));
+    assert_eq!(setting.ask("GET", "/", &token("others")).await.unwrap_err().0, StatusCode::UNAUTHORIZED);
+    assert_eq!(setting.ask("GET", "/", "good").await.unwrap_err().0, StatusCode::UNAUTHORIZED);
+    let asked = setting.fake.world.lock().unwrap().asked.clone();
+    assert!(asked.iter().all(|(_, path, ..)| path.ends_with("subjectaccessreviews")), "no token is reviewed");
 }

@@ -61,7 +61,7 @@ struct RawSlice {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawOrigination {
+pub(in crate::config) struct RawOrigination {
     mode: Option<String>,
     #[serde(default)]
     ids: Vec<String>,
@@ -190,7 +190,7 @@ impl RawEndpoint {
 }
 
 impl RawOrigination {
-    fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Origination {
+    pub(in crate::config) fn validate(self, path: &str, base: &Path, p: &mut Problems) -> Origination {
         let named = !self.ids.is_empty() || self.namespace.is_some() || !self.service_accounts.is_empty();
         let mode = self.mode.as_deref().unwrap_or("disable");
         if named && mode != "mutual" {

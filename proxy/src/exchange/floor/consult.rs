@@ -6,6 +6,7 @@ use crate::ext_authz::client::{self, Asked, Authorizers, Question};
 use crate::forward::{self, Edit};
 use crate::message::Head;
 use crate::policy::{Policies, RequestPrincipal};
+use std::pin::pin;
 
 impl Floor<'_> {
     /// Asks whomever a CUSTOM policy names; all must agree. What they change in the head is done, and told, so that it
@@ -22,9 +23,9 @@ impl Floor<'_> {
             return Ok(Vec::new());
         }
         let question = self.question(authorizers, head);
-        let asking = authorizers.ask(&customs, question);
+        let asking = pin!(async { Ok(authorizers.ask(&customs, question).await) });
         // The caller may leave meanwhile; then nobody wants to know.
-        let consulted = self.unless_over(async { Ok(asking.await) }).await?;
+        let consulted = self.unless_over(asking).await?;
         self.record.authorizers = consulted.notes;
         Ok(client::apply(&consulted.told?, &mut head.headers))
     }

@@ -46,7 +46,9 @@ impl Floor<'_> {
 
     async fn ask_who_counts(&mut self) -> Result<(), Error> {
         let Some(asking) = self.meter.asking() else { return Ok(()) };
-        let answer = self.unless_over(async { Ok(asking.await) }).await?;
+        // Boxed: only where somebody else counts, an exchange need have room for the question.
+        let mut asking = Box::pin(async { Ok(asking.await) });
+        let answer = Box::pin(self.unless_over(asking.as_mut())).await?;
         self.meter.told(answer)
     }
 
@@ -65,7 +67,7 @@ fn estimate(bytes: usize) -> u64 {
 }
 
 /// By a method of ours, or else by the token that a policy asks for.
-fn caller<'a>(identity: &'a Identity, token: Option<&'a RequestPrincipal>, head: &'a Head) -> Caller<'a> {
+pub fn caller<'a>(identity: &'a Identity, token: Option<&'a RequestPrincipal>, head: &'a Head) -> Caller<'a> {
     let (issuer, subject, claims) = match token {
         Some(token) if identity.method == anonymous::NAME => (&token.issuer, &token.subject, &token.claims),
         _ => (&identity.issuer, &identity.subject, &identity.claims),

@@ -1,15 +1,16 @@
 //! `/check`, answered: the request's own head is the question, and the answer's status the decision.
 //!
 //! Below `/check/` the rest is the path that was asked for, as gateways with a path prefix send it; by itself it is asked
-//! with GET or POST, and the path is `/check`. AdmissionReviews are bodies like any other here.
+//! with GET or POST, and the path is `/check`. AdmissionReviews are bodies like any other here. Keys of wristbands are
+//! served beside it, as Authorino serves them.
 
 use super::answer::Decision;
 use super::{Desk, Protocol};
 use crate::percent;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::HOST;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, request};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -52,6 +53,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    if let Some(document) = document(desk, &head) {
+        return document;
+    }
     let Some(path) = asked_path(&head.method, head.uri.path()) else {
         return plain(StatusCode::NOT_FOUND, "ask /check, with GET or POST\n");
     };
@@ -66,6 +70,15 @@ async fn answer(
     };
     let decision: Decision = desk.decide(question(&head, path, body, leaf), Protocol::Http).await;
     decision.into_http()
+}
+
+/// Public keys, for whoever asks; `HEAD` is answered as hyper does.
+fn document(desk: &Desk, head: &request::Parts) -> Option<Response<Full<Bytes>>> {
+    let asked = matches!(head.method, Method::GET | Method::HEAD) && head.uri.path().contains("/.well-known/");
+    let body = desk.decide.published(Some(head.uri.path()).filter(|_| asked)?)?;
+    let mut response = Response::new(Full::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(response)
 }
 
 /// `None`: nothing is asked here, or not like this.

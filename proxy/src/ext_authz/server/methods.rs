@@ -7,6 +7,7 @@ use crate::auth::pipeline::{Fault, Refusal};
 use crate::auth::request::Edit;
 use crate::auth::{Authenticator, Authorized};
 use crate::message::Head;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue};
@@ -28,6 +29,10 @@ impl Decide for Methods {
                 Err(refusal) => refused(*refusal).into(),
             }
         })
+    }
+
+    fn published(&self, path: &str) -> Option<Bytes> {
+        self.0.published(path)
     }
 }
 

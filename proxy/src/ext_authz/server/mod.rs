@@ -17,6 +17,7 @@ pub use methods::Methods;
 
 use crate::config::served::Served;
 use crate::record::{draw_id, unix_now};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outrider_protos::ext_authz::v3::CheckRequest;
@@ -35,6 +36,11 @@ use tokio_util::task::TaskTracker;
 /// Decides. Whoever implements it has bounds of its own on what it asks of others; the desk's timeout is over all.
 pub trait Decide: Send + Sync {
     fn decide<'a>(&'a self, check: &'a Check) -> BoxFuture<'a, Decision>;
+
+    /// A JSON document for those who verify what is told to whoever stands behind a gateway.
+    fn published(&self, _path: &str) -> Option<Bytes> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

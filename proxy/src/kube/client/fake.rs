@@ -3,6 +3,8 @@
 //! Written from the API reference (authentication.k8s.io/v1 TokenReview, authorization.k8s.io/v1 SubjectAccessReview,
 //! lists and watches); `make e2e-kubernetes` shows that the real one does so. Knows a handful of tokens.
 
+mod kept;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
@@ -27,6 +29,8 @@ pub struct World {
     pub tokens: HashMap<String, (Value, Vec<String>)>,
     /// Names of users who may do everything.
     pub may: Vec<String>,
+    /// Collections that change while they are watched.
+    pub kept: kept::Kept,
     /// Answered to everything, once one is there.
     pub fault: Option<StatusCode>,
     /// Before every answer.
@@ -128,6 +132,7 @@ async fn answer(world: Arc<Mutex<World>>, request: Request<Incoming>) -> Result<
             let body = StreamBody::new(futures_util::stream::iter(lines));
             Response::new(BodyExt::boxed(body))
         }
+        (None, target) if world.lock().unwrap().kept.has(path(target)) => kept_answer(&world, target),
         (None, REVIEW) => whole(StatusCode::CREATED, &review(&world.lock().unwrap(), &body["spec"])),
         (None, ACCESS) => {
             let user = body["spec"]["user"].as_str().unwrap_or_default();
@@ -137,6 +142,33 @@ async fn answer(world: Arc<Mutex<World>>, request: Request<Incoming>) -> Result<
         }
         _ => whole(StatusCode::NOT_FOUND, &status(StatusCode::NOT_FOUND, "NotFound")),
     })
+}
+
+fn path(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
+}
+
+/// A list, or a watch from the version that it names until it is cut.
+fn kept_answer(world: &Arc<Mutex<World>>, target: &str) -> Response<Body> {
+    let at = path(target).to_owned();
+    if !target.contains("watch=1") {
+        return whole(StatusCode::OK, &world.lock().unwrap().kept.list(&at));
+    }
+    let version = target.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next()).unwrap();
+    let (mut version, mut told) = (version.parse::<usize>().unwrap(), world.lock().unwrap().kept.told());
+    let world = world.clone();
+    let (send, lines) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok(newest) = told.wait_for(|newest| *newest > version).await.map(|newest| *newest) {
+            let events = world.lock().unwrap().kept.since(&at, version);
+            version = newest;
+            for event in events {
+                drop(send.send(Ok(Frame::data(Bytes::from(format!("{event}\n"))))).await);
+            }
+        }
+    });
+    let lines = futures_util::stream::unfold(lines, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
+    Response::new(BodyExt::boxed(StreamBody::new(lines)))
 }
 
 /// `status.authenticated`, and which of the audiences asked for the token has; without any, the API's own.

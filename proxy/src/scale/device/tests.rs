@@ -16,7 +16,7 @@ fn device(folder: &Path, wait: Duration) -> Device {
 
 const LIMITS: Limits = Limits {
     concurrency: 4,
-    queue: QueueLimits { requests_max: 100, bytes_max: 1 << 20 },
+    queue: QueueLimits { requests_max: 100, bytes_max: 1 << 20, bands: 1 },
     wait_max: Duration::from_secs(20),
     idle_timeout: None,
 };

@@ -1,0 +1,44 @@
+//! What a Knative pod expects of its queue-proxy: answers to Knative's probes on the serving port, and the headers that
+//! are for the sidecar and not for the app.
+//!
+//! Its probes are answered before anybody is identified, for activators and ingresses have no credential: a stranger
+//! learns what a connection would have told it, whether we are ready. Facts from Knative Serving's `pkg/queue`.
+
+mod forwarded;
+mod headers;
+mod probe;
+
+pub use headers::prepare;
+pub use probe::{Kind, Words};
+
+use crate::admin::Prober;
+use crate::leaving::Leaving;
+use http::HeaderMap;
+use std::sync::Arc;
+
+/// The queue-proxy's outer face.
+pub struct Knative {
+    leaving: Arc<Leaving>,
+    /// Whether the app is ready, where that is asked of it.
+    prober: Option<Arc<Prober>>,
+}
+
+impl Knative {
+    pub fn new(leaving: Arc<Leaving>, prober: Option<Arc<Prober>>) -> Self {
+        Knative { leaving, prober }
+    }
+
+    /// The answer to a probe; `None` for a request that is none.
+    pub async fn answer(&self, headers: &HeaderMap) -> Option<Words> {
+        let kind = Kind::of(headers)?;
+        if self.leaving.has_begun() {
+            return Some(Words::shutting_down());
+        }
+        let ready = match &self.prober {
+            // Only this probe is about the app; all others are answered by whoever is there.
+            Some(prober) if kind.asks_for_the_app() => prober.is_ready().await,
+            _ => true,
+        };
+        Some(kind.answer(ready))
+    }
+}
