@@ -185,28 +185,32 @@ impl Group {
 
     /// The memory is free again.
     pub async fn give_back(&self) {
-        self.tell(Hold::Nothing).await;
+        self.tell(|_| Some(Hold::Nothing)).await;
     }
 
-    /// What has become of our part; tells whether another asks for it.
-    pub async fn tell(&self, hold: Hold) -> bool {
+    /// What has become of our part, given what was told of it, and looked at while nobody can change it; `None` if whoever changes it tells. Gives
+    /// whether another asks for it.
+    pub async fn tell(&self, hold: impl FnOnce(Hold) -> Option<Hold>) -> bool {
         let told = async {
             let locked = self.locked().await?;
-            let asked = self.own(&locked).asked;
-            self.say(&locked, hold)?;
-            io::Result::Ok(asked)
+            let own = self.own(&locked);
+            let Some(hold) = hold(own.hold) else { return io::Result::Ok(false) };
+            if own.asked || !same(own.hold, hold) {
+                self.say(&locked, hold)?;
+            }
+            Ok(own.asked)
         };
         told.await.unwrap_or_else(|error| {
             tracing::error!(%error, folder = %self.folder.display(), "the device group cannot be told");
             false
         })
     }
+}
 
-    /// Whether another asks for our part.
-    pub async fn asked(&self) -> bool {
-        match self.locked().await {
-            Ok(locked) => self.own(&locked).asked,
-            Err(_) => false,
-        }
+/// Idle since the same moment, as far as two clocks agree on moments.
+pub(super) fn same(before: Hold, now: Hold) -> bool {
+    match (before, now) {
+        (Hold::Idle { since: one }, Hold::Idle { since: other }) => one.abs_diff(other) < 50,
+        _ => before == now,
     }
 }

@@ -87,35 +87,25 @@ impl Target for Shared {
 
 /// Tells the group how we use our part, and gives it up when another asks and nobody uses it. For ever.
 pub async fn attend(admission: Arc<Admission>, group: Arc<Group>, clock: Clock) {
-    let mut told = Hold::Nothing;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = match admission.snapshot().worker {
-            "awake" => match admission.idle() {
-                Some(idle) => Hold::Idle { since: clock().saturating_sub(idle).as_millis() as u64 },
-                None => Hold::Busy,
-            },
-            // It may have gone by itself.
-            "asleep" | "backoff" => Hold::Nothing,
-            // The keeper is at it, and has told.
-            _ => {
-                told = Hold::Busy;
-                continue;
-            }
-        };
-        let asked = if same(told, now) { now != Hold::Nothing && group.asked().await } else { group.tell(now).await };
-        told = now;
-        if asked && admission.sleep() {
+        if group.tell(|told| hold(told, &admission, clock)).await && admission.sleep() {
             tracing::info!("sent to sleep for another model on the device");
         }
     }
 }
 
-/// Idle since the same moment, as far as two clocks agree on moments.
-fn same(before: Hold, now: Hold) -> bool {
-    match (before, now) {
-        (Hold::Idle { since: one }, Hold::Idle { since: other }) => one.abs_diff(other) < 50,
-        _ => before == now,
+/// How our part is used; `None` while the keeper is at it, who tells by taking and giving back.
+fn hold(told: Hold, admission: &Admission, clock: Clock) -> Option<Hold> {
+    match admission.snapshot().worker {
+        "awake" => Some(match admission.idle() {
+            Some(idle) => Hold::Idle { since: clock().saturating_sub(idle).as_millis() as u64 },
+            None => Hold::Busy,
+        }),
+        // It was lost, and perhaps only its connection: until it is stopped it may have the memory still.
+        "asleep" if matches!(told, Hold::Busy | Hold::Idle { .. }) => Some(Hold::Idle { since: 0 }),
+        "asleep" | "backoff" => Some(Hold::Nothing),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Three models with real processes, and a device for two.
 
+use super::group::same;
 use super::*;
 use crate::admission::{Limits, QueueLimits, Ticket};
 use crate::config::Device;
@@ -39,23 +40,32 @@ fn alive(folder: &Path) -> Vec<usize> {
     (0..3).filter(|number| folder.join(format!("alive-{number}")).exists()).collect()
 }
 
-async fn ask(admission: &Arc<Admission>) {
-    admission.admit(Ticket::default()).await.map(drop).unwrap();
-    // What others see of us may be so old.
-    tokio::time::sleep(3 * LOOK_EVERY).await;
+/// One request of this one's, and until all see that it is idle again.
+async fn ask(folder: &Path, all: &[Arc<Admission>], number: usize) {
+    all[number].admit(Ticket::default()).await.map(drop).unwrap();
+    loop {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        // They joined in order. Whoever writes may be in the middle of it.
+        let text = std::fs::read(folder.join(format!("group/member-{number}"))).unwrap();
+        let told = serde_json::from_slice::<Member>(&text);
+        let last = unix_now().as_millis() as u64 - all[number].idle().unwrap_or_default().as_millis() as u64;
+        if told.is_ok_and(|told| same(told.hold, Hold::Idle { since: last })) {
+            return;
+        }
+    }
 }
 
 #[tokio::test]
 async fn does_the_least_recently_used_of_three_sleep_where_there_is_room_for_two() {
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<_> = (0..3).map(|number| sidecar(folder.path(), number, Duration::from_secs(10))).collect();
-    ask(&all[0]).await;
-    ask(&all[1]).await;
+    ask(folder.path(), &all, 0).await;
+    ask(folder.path(), &all, 1).await;
     assert_eq!(alive(folder.path()), [0, 1]);
-    ask(&all[2]).await;
+    ask(folder.path(), &all, 2).await;
     assert_eq!(alive(folder.path()), [1, 2], "the first was used least lately");
-    ask(&all[1]).await;
-    ask(&all[0]).await;
+    ask(folder.path(), &all, 1).await;
+    ask(folder.path(), &all, 0).await;
     assert_eq!(alive(folder.path()), [0, 1]);
     let split = all[0].wake_stages();
     assert_eq!(split[0].0, "room");
@@ -67,13 +77,27 @@ async fn is_a_busy_one_left_alone_and_whoever_wants_its_room_told() {
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<_> = (0..3).map(|number| sidecar(folder.path(), number, Duration::from_millis(400))).collect();
     let held = (all[0].admit(Ticket::default()).await.unwrap(), all[1].admit(Ticket::default()).await.unwrap());
-    tokio::time::sleep(3 * LOOK_EVERY).await;
     let refused = all[2].admit(Ticket::default()).await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("2 other models have it and are busy"), "{refused}");
     assert_eq!(alive(folder.path()), [0, 1]);
     drop(held.0);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    ask(&all[2]).await;
+    // It waits before it tries again.
+    while all[2].admit(Ticket::default()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ask(folder.path(), &all, 2).await;
+    assert_eq!(alive(folder.path()), [1, 2]);
+}
+
+#[tokio::test]
+async fn is_one_whose_connection_was_lost_stopped_before_its_room_is_anothers() {
+    let folder = tempfile::tempdir().unwrap();
+    let all: Vec<_> = (0..3).map(|number| sidecar(folder.path(), number, Duration::from_secs(10))).collect();
+    ask(folder.path(), &all, 0).await;
+    ask(folder.path(), &all, 1).await;
+    all[0].lost(1);
+    assert_eq!(alive(folder.path()), [0, 1], "only the connection was lost");
+    ask(folder.path(), &all, 2).await;
     assert_eq!(alive(folder.path()), [1, 2]);
 }
 
