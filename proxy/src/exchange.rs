@@ -244,7 +244,7 @@ impl Exchange {
         let Identified { mut routed, caller, strips, token, in_force } = identified;
         let mut edits = Vec::new();
         // A question open to all is no less so to whom we know.
-        let authorized = match caller.filter(|_| !routed.is_open()).map(|caller| self.authenticator.settle(caller)) {
+        let authorized = match caller.filter(|_| !routed.is_open()).map(Caller::settle) {
             Some(Ok(authorized)) => Some(floor.decided(Ok(authorized))?),
             Some(Err(caller)) => {
                 let now_unix = floor.record.unix_seconds();

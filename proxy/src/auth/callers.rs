@@ -1,7 +1,7 @@
 //! Where an exchange asks who calls and whether they may: our own list of methods, or policies that others wrote, by host.
 
 use super::audit::Audit;
-use super::audit::trail::{Facts, Trail};
+use super::audit::trail::{Entry, Trail};
 use super::authconfig::{self, Api, Index, Setting};
 use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
@@ -52,10 +52,11 @@ pub struct Caller {
     identified: Identified,
     credential: Option<Box<str>>,
     /// For the audit trail, if there is one.
-    facts: Option<Box<Facts>>,
+    entry: Option<Box<Entry>>,
 }
 
-/// A caller who may go on. Only [`Authenticator::authorize`] and [`Authenticator::settle`] make one, so no stage after it can be reached without.
+/// A caller who may go on. Only [`Authenticator::authorize`] and [`Caller::settle`] make one, so no stage after it can be
+/// reached without.
 #[derive(Debug)]
 pub struct Authorized {
     allowed: Allowed,
@@ -96,6 +97,19 @@ impl Caller {
     /// It showed a credential, which is not for whoever stands behind us.
     pub fn consumes(&self) -> bool {
         self.identified.consumes
+    }
+
+    /// Whether it may ask, where to be known is all that is asked of it: then nobody has to wait for an answer. Else it is
+    /// given back, for [`Authenticator::authorize`].
+    pub fn settle(self) -> Result<Authorized, Box<Caller>> {
+        let Caller { pipeline, identified, credential, entry } = self;
+        match pipeline.settle(identified) {
+            Ok(allowed) => {
+                tell(entry.as_deref(), &allowed.audit);
+                Ok(Authorized::new(&pipeline, allowed))
+            }
+            Err(identified) => Err(Box::new(Caller { pipeline, identified: *identified, credential, entry })),
+        }
     }
 
     /// To end what runs, should its rights be revoked.
@@ -257,19 +271,13 @@ impl Authenticator {
     ///
     /// A credential that was shown and refused is never forgiven by `anonymous`: who mistypes a token must hear of it.
     pub async fn identify(&self, request: Request<'_>) -> Result<Caller, Box<Refusal>> {
-        let facts = self.trail.as_ref().map(|_| Box::new(Facts::of(&request)));
+        let entry = self.trail.as_ref().map(|trail| Box::new(trail.begin(&request)));
         match self.known(request).await {
-            Ok(caller) => Ok(Caller { facts, ..caller }),
+            Ok(caller) => Ok(Caller { entry, ..caller }),
             Err(refusal) => {
-                self.tell(facts.as_deref(), &refusal.audit);
+                tell(entry.as_deref(), &refusal.audit);
                 Err(refusal)
             }
-        }
-    }
-
-    fn tell(&self, facts: Option<&Facts>, audit: &Audit) {
-        if let (Some(trail), Some(facts)) = (&self.trail, facts) {
-            trail.write(facts, audit);
         }
     }
 
@@ -280,27 +288,14 @@ impl Authenticator {
         };
         let identified = pipeline.identify(request).await?;
         let credential = if identified.consumes { shown(&pipeline, request.head) } else { None };
-        Ok(Caller { pipeline, identified, credential, facts: None })
-    }
-
-    /// Whether this caller may ask, where to be known is all that is asked of it: then nobody has to wait for an answer.
-    /// Else it is given back, for [`Authenticator::authorize`].
-    pub fn settle(&self, caller: Caller) -> Result<Authorized, Box<Caller>> {
-        let Caller { pipeline, identified, credential, facts } = caller;
-        match pipeline.settle(identified) {
-            Ok(allowed) => {
-                self.tell(facts.as_deref(), &allowed.audit);
-                Ok(Authorized::new(&pipeline, allowed))
-            }
-            Err(identified) => Err(Box::new(Caller { pipeline, identified: *identified, credential, facts })),
-        }
+        Ok(Caller { pipeline, identified, credential, entry: None })
     }
 
     /// Whether this caller may ask.
     pub async fn authorize(&self, caller: Caller, now_unix: u64) -> Result<Authorized, Box<Refusal>> {
-        let Caller { pipeline, identified, facts, .. } = caller;
+        let Caller { pipeline, identified, entry, .. } = caller;
         let decided = pipeline.authorize(identified, now_unix).await;
-        self.tell(facts.as_deref(), decided.as_ref().map_or_else(|refusal| &refusal.audit, |allowed| &allowed.audit));
+        tell(entry.as_deref(), decided.as_ref().map_or_else(|refusal| &refusal.audit, |allowed| &allowed.audit));
         Ok(Authorized::new(&pipeline, decided?))
     }
 
@@ -351,6 +346,12 @@ fn evaluator(
     let inner = Authentication { consumes, ..Authentication::new(method, location.clone()) };
     let priority = i64::try_from(index).unwrap_or(i64::MAX);
     Evaluator { priority, ..Evaluator::new(name, name, inner) }
+}
+
+fn tell(entry: Option<&Entry>, audit: &Audit) {
+    if let Some(entry) = entry {
+        entry.write(audit);
+    }
 }
 
 /// The first credential at one of the policy's places.

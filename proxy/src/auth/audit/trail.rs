@@ -19,7 +19,12 @@ pub struct Trail {
 }
 
 /// What is told of a request, kept until it is decided.
-pub struct Facts {
+pub struct Entry {
+    trail: Arc<Trail>,
+    facts: Facts,
+}
+
+struct Facts {
     time_unix: u64,
     request_id: String,
     address: SocketAddr,
@@ -37,7 +42,7 @@ fn cut(text: &str) -> String {
 }
 
 impl Facts {
-    pub fn of(request: &Request<'_>) -> Facts {
+    fn of(request: &Request<'_>) -> Facts {
         Facts {
             time_unix: request.now_unix,
             request_id: cut(&request.head.request_id),
@@ -47,6 +52,26 @@ impl Facts {
             host: cut(request.host),
             path: cut(&request.head.path),
         }
+    }
+}
+
+impl Entry {
+    pub fn write(&self, audit: &Audit) {
+        let facts = &self.facts;
+        let mut line = Object::open();
+        line.text("time", rfc3339(Duration::from_secs(facts.time_unix)).as_deref());
+        line.text("kind", Some("audit"));
+        line.text("request_id", Some(&facts.request_id));
+        line.text("address", Some(&facts.address.to_string()));
+        line.text("peer", facts.peer.as_deref());
+        // Apart: the decision has a `method` of its own.
+        line.object("request", |line| {
+            line.text("method", Some(&facts.method));
+            line.text("host", Some(&facts.host));
+            line.text("path", Some(&facts.path));
+        });
+        audit.write(&mut line);
+        self.trail.lines.write(line.close());
     }
 }
 
@@ -67,18 +92,8 @@ impl Trail {
         Ok(Some(Arc::new(Trail::new(lines))))
     }
 
-    pub fn write(&self, facts: &Facts, audit: &Audit) {
-        let mut line = Object::open();
-        line.text("time", rfc3339(Duration::from_secs(facts.time_unix)).as_deref());
-        line.text("kind", Some("audit"));
-        line.text("request_id", Some(&facts.request_id));
-        line.text("address", Some(&facts.address.to_string()));
-        line.text("peer", facts.peer.as_deref());
-        line.text("method", Some(&facts.method));
-        line.text("host", Some(&facts.host));
-        line.text("path", Some(&facts.path));
-        audit.write(&mut line);
-        self.lines.write(line.close());
+    pub fn begin(self: &Arc<Self>, request: &Request<'_>) -> Entry {
+        Entry { trail: self.clone(), facts: Facts::of(request) }
     }
 
     /// Lines that nobody took in time.
@@ -106,7 +121,7 @@ mod tests {
     use crate::message::Head;
     use crate::tls::identity::Peer;
     use http::{HeaderMap, HeaderName, HeaderValue};
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::sync::Mutex;
 
     const POLICY: &str = "
@@ -159,8 +174,10 @@ spec:
         let peer = Peer::plaintext(([10, 1, 2, 3], 4).into());
         let destination = "10.0.0.1:8443".parse().unwrap();
         let request = Request { head: &head, peer: &peer, host, destination, now_unix: 1_800_000_000, extra: None };
-        if let Ok(caller) = authenticator.identify(request).await {
-            let _ = authenticator.authorize(caller, request.now_unix).await;
+        if let Ok(caller) = authenticator.identify(request).await
+            && let Err(caller) = caller.settle()
+        {
+            let _ = authenticator.authorize(*caller, request.now_unix).await;
         }
     }
 
@@ -185,7 +202,7 @@ spec:
             assert_eq!((text("kind"), text("time")), (Some("audit"), Some("2027-01-15T08:00:00Z")));
             assert_eq!((text("outcome"), text("phase")), (Some(outcome), Some(phase)), "{line}");
             assert_eq!((text("subject"), text("decided_by")), (subject, by), "{line}");
-            assert_eq!((text("method"), text("host"), text("path")), (Some(method), Some(host), Some("/v1/models")));
+            assert_eq!(line["request"], json!({"method": method, "host": host, "path": "/v1/models"}));
             assert_eq!((text("request_id"), text("address")), (Some("id-7"), Some("10.1.2.3:4")));
             assert!(outcome == "allowed" || text("reason").is_some(), "{line}");
         }

@@ -29,16 +29,10 @@ impl Pipeline {
         Allowed { identity, headers: Vec::new(), dynamic_metadata: Map::new(), audit }
     }
 
-    /// The caller may go on, and is counted.
-    pub(super) fn counted(&self, allowed: Allowed) -> Allowed {
-        if let Some(answers) = &self.answers {
-            answers.count(None);
-        }
-        allowed
-    }
-
     pub(super) async fn decide(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {
-        self.weigh(identified, now_unix).await.map(|allowed| self.counted(allowed))
+        let allowed = self.weigh(identified, now_unix).await?;
+        self.count(None);
+        Ok(allowed)
     }
 
     async fn weigh(&self, identified: Identified, now_unix: u64) -> Result<Allowed, Box<Refusal>> {

@@ -158,7 +158,10 @@ impl Pipeline {
     /// [`Pipeline::authorize`].
     pub fn settle(&self, identified: Identified) -> Result<Allowed, Box<Identified>> {
         match identified.root.is_none() || identified.skipped {
-            true => Ok(self.counted(self.allowed(identified.identity, identified.audit))),
+            true => {
+                self.count(None);
+                Ok(self.allowed(identified.identity, identified.audit))
+            }
             false => Err(Box::new(identified)),
         }
     }
@@ -231,15 +234,20 @@ impl Pipeline {
         if let Some(root) = root {
             self.call_back(root);
         }
-        if let Some(answers) = &self.answers {
-            answers.count(Some(refused.fault));
-        }
+        self.count(Some(refused.fault));
         audit.policy = self.name.clone();
         audit.outcome = refused.fault.label();
         audit.measured = self.explains;
         audit.decided_by = refused.evaluator.clone();
         audit.reason = Some(refused.reason.clone());
         Box::new(Refusal { refused, audit, explains: self.explains, speaks: self.speaks })
+    }
+
+    /// What its caller is told; `None`: it may go on.
+    fn count(&self, fault: Option<Fault>) {
+        if let Some(answers) = &self.answers {
+            answers.count(fault);
+        }
     }
 
     fn too_late(&self, limit: Duration) -> Box<Refusal> {
