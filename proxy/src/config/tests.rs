@@ -37,6 +37,7 @@ drain: {timeout: 0s}
     let Err(Error::Contradictions { problems, .. }) = parse(text) else { panic!("accepted") };
     let paths: Vec<&str> = problems.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
     let want = [
+        "queue.wait_max",
         "listen",
         "threads",
         "tls.trust_domain",
@@ -47,7 +48,6 @@ drain: {timeout: 0s}
         "worker.models",
         "worker.idle_timeout",
         "worker.start_timeout",
-        "queue.wait_max",
         "drain.timeout",
         "queue.bytes_max",
     ];
