@@ -13,7 +13,6 @@ use crate::record::{Journal, Lines};
 use crate::tls::Identity;
 use crate::worker::Uds;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Serves until SIGTERM or SIGINT, drains, returns. Blocks; needs no runtime around it.
 ///
