@@ -126,6 +126,9 @@ pub struct Server {
     counter: Option<Counter>,
     ports: Ports,
     prober: Option<Arc<admin::Prober>>,
+    /// Where this is a Knative pod; and where its autoscaler asks.
+    knative: Option<Arc<Knative>>,
+    stats: Option<TcpListener>,
     cut: watch::Sender<bool>,
 }
 
@@ -183,6 +186,10 @@ impl Server {
             cut: to_cut,
         });
         let prober = config.readiness.clone().map(admin::Prober::new);
+        let face = |knative| Arc::new(Knative::new(knative, exchange.leaving.clone(), prober.clone()));
+        let knative = config.knative.as_ref().map(face);
+        let stats = config.knative.as_ref().and_then(|knative| knative.stats);
+        let stats = stats.map(|address| doors.listen("knative.stats", address)).transpose()?;
         Ok(Server {
             config,
             exchange,
@@ -198,6 +205,8 @@ impl Server {
             counter,
             ports: doors,
             prober,
+            knative,
+            stats,
             cut,
         })
     }
@@ -219,10 +228,9 @@ impl Server {
             let mut apps = Vec::with_capacity(threads);
             let (halt, halted) = watch::channel(false);
             let (alive, all_gone) = mpsc::channel::<()>(1);
-            let knative = self.knative();
             let (seated, mut seats) = mpsc::channel::<()>(1);
             for number in 0..threads {
-                let app = App::new(self.exchange.clone(), &self.config, knative.clone());
+                let app = App::new(self.exchange.clone(), &self.config, self.knative.clone());
                 apps.push(app.clone());
                 let seat = Seat {
                     number,
@@ -272,12 +280,6 @@ impl Server {
         })
     }
 
-    /// What a Knative pod expects, where this is one.
-    fn knative(&self) -> Option<Arc<Knative>> {
-        let knative = self.config.knative.as_ref().filter(|knative| knative.probes);
-        knative.map(|_| Arc::new(Knative::new(self.exchange.leaving.clone(), self.prober.clone())))
-    }
-
     /// Starts what runs beside the callers: the windows for operators, certificate rotation, and the worker's keeper, which
     /// is told to end by the first thing that is returned and has ended when the second resolves.
     fn staff(&mut self, running: Running) -> Result<(oneshot::Sender<()>, JoinHandle<()>, Windows), Error> {
@@ -288,6 +290,10 @@ impl Server {
         if let Some(healthz) = self.healthz.take() {
             let identity = self.identity.clone().filter(|_| self.config.tls.any());
             windows.spawn(admin::healthz::serve(tokio::net::TcpListener::from_std(healthz)?, identity));
+        }
+        let stats = self.knative.as_ref().and_then(|knative| knative.stats.clone());
+        if let (Some(listener), Some(stats)) = (self.stats.take(), stats) {
+            windows.spawn(admin::stats::serve(tokio::net::TcpListener::from_std(listener)?, stats));
         }
         if let (Some(source), Some(identity)) = (self.source.take(), &self.identity) {
             tokio::spawn(source.run(identity.clone()));

@@ -12,6 +12,7 @@ mod leave;
 mod page;
 mod probes;
 mod sleeper;
+pub mod stats;
 
 pub use probes::Prober;
 

@@ -12,20 +12,31 @@ pub use headers::prepare;
 pub use probe::{Kind, Words};
 
 use crate::admin::Prober;
+use crate::admin::stats::{Counted, Stats};
+use crate::config;
 use crate::leaving::Leaving;
 use http::HeaderMap;
 use std::sync::Arc;
 
 /// The queue-proxy's outer face.
 pub struct Knative {
+    /// Whether its probes and headers are ours to hear.
+    pub probes: bool,
+    /// How much there is to do, where somebody asks that.
+    pub stats: Option<Arc<Stats>>,
     leaving: Arc<Leaving>,
     /// Whether the app is ready, where that is asked of it.
     prober: Option<Arc<Prober>>,
 }
 
 impl Knative {
-    pub fn new(leaving: Arc<Leaving>, prober: Option<Arc<Prober>>) -> Self {
-        Knative { leaving, prober }
+    pub fn new(config: &config::Knative, leaving: Arc<Leaving>, prober: Option<Arc<Prober>>) -> Self {
+        Knative { probes: config.probes, stats: config.stats.map(|_| Arc::default()), leaving, prober }
+    }
+
+    /// Counts a request until what is given is dropped.
+    pub fn count(&self, proxied: bool) -> Option<Counted> {
+        self.stats.as_ref().map(|stats| stats.enter(proxied))
     }
 
     /// The answer to a probe; `None` for a request that is none.

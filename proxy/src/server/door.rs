@@ -81,10 +81,10 @@ impl App {
 
     /// From head to end; whether the answer reached it.
     async fn answer(&self, session: &mut ServerSession) -> bool {
-        if let Some(knative) = &self.knative
-            && self.hears(knative, session).await
-        {
-            return true;
+        let mut _counted = None;
+        if let Some(knative) = &self.knative {
+            let Some(proxied) = self.hears(knative, session).await else { return true };
+            _counted = knative.count(proxied);
         }
         let Some(caller) = Downstream::new(session, &self.exchange.limits) else { return false };
         match self.exchange.serve(caller).await {
@@ -107,17 +107,21 @@ impl App {
         false
     }
 
-    /// What Knative says to its sidecars is heard here, before anybody is asked who he is. Whether that was all.
-    async fn hears(&self, knative: &Knative, session: &mut ServerSession) -> bool {
+    /// What Knative says to its sidecars is heard here, before anybody is asked who he is. `None` if that was
+    /// all; else whether an activator passed the request on.
+    async fn hears(&self, knative: &Knative, session: &mut ServerSession) -> Option<bool> {
+        if !knative.probes {
+            return Some(false);
+        }
         if let Some(words) = knative.answer(&session.req_header().headers).await {
             self.refuse(session, words.parts(), &draw_id()).await;
-            return true;
+            return None;
         }
         let request = session.req_header_mut();
         let mut headers = request.headers.clone();
         let said = knative::prepare(&mut headers);
         if headers == request.headers {
-            return false;
+            return Some(said.proxied);
         }
         let gone: Vec<_> = request.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -136,7 +140,7 @@ impl App {
                 request.set_uri(uri);
             }
         }
-        false
+        Some(said.proxied)
     }
 
     async fn refuse(&self, session: &mut ServerSession, parts: Vec<Part>, request_id: &str) {
