@@ -41,7 +41,7 @@ bench: build models clients ## ratios beside peers and floors, into tests/bench/
 	$(PYTHON) tests/bench/mesh.py
 	$(PYTHON) tests/bench/merged.py
 
-fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
+fuzz:                       ## strangers' bytes, bounded; with nightly and cargo-fuzz for a minute each
 	tests/fuzz/run
 
 bless:                      ## rewrite the goldens that the code itself makes

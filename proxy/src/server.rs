@@ -118,7 +118,7 @@ impl Server {
         let way_out = WayOut::open(&config, &identity, &journal)?;
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, journal.metrics.authorizations())?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
-        let policed = policies(&config)?;
+        let policed = policies(&config, authenticator.barred())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let providers = config.policy.as_ref().map(|policy| policy.providers.clone()).unwrap_or_default();
         let asked = journal.metrics.ext_authz();

@@ -166,9 +166,9 @@ pub fn run(config: Authorizer, on_ready: impl FnOnce(&Answering)) -> Result<(), 
         if let (Some(source), Some(identity)) = (source, &identity) {
             tokio::spawn(source.run(identity.clone()));
         }
-        tokio::spawn(authenticator.tend());
+        tokio::spawn(authenticator.clone().tend());
         let (drain, draining) = watch::channel(false);
-        let office = Arc::new(Office { metrics, identity, draining });
+        let office = Arc::new(Office { metrics, identity, authenticator, draining });
         tokio::spawn(serve_admin(tokio::net::TcpListener::from_std(admin)?, office));
         let staffed = counter.staff()?;
         on_ready(&answering);

@@ -355,5 +355,6 @@ mod custom;
 mod forward;
 mod h2c;
 mod limited;
+mod policies;
 mod tls;
 mod way_out;
