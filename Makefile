@@ -46,7 +46,7 @@ bench: build models clients ## ratios beside peers and floors, into tests/bench/
 	$(PYTHON) tests/bench/merged.py
 	$(PYTHON) tests/bench/wake.py
 
-fuzz:                       ## strangers' bytes, bounded in time (needs nightly and cargo-fuzz)
+fuzz:                       ## strangers' bytes, bounded; with nightly and cargo-fuzz for a minute each
 	tests/fuzz/run
 
 bless:                      ## rewrite the goldens that the code itself makes

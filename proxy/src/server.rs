@@ -147,7 +147,7 @@ impl Server {
         let asked = journal.metrics.authorizations();
         let counter = Counter::beside(&config, identity.as_ref(), &authenticator, asked, &mut doors)?;
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
-        let policed = policies(&config)?;
+        let policed = policies(&config, authenticator.barred())?;
         begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
         let policies = policed.as_ref().map(|(policies, _)| policies.clone());
         let authorizers = begin::authorizers(&config, &journal);

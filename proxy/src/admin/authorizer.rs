@@ -1,7 +1,8 @@
-//! The admin port of a process that only answers gateways: health, as Authorino's probes ask for it, and metrics.
+//! The admin port of a process that only answers gateways: health, as Authorino's probes ask for it, metrics, and what
+//! an operator wants forgotten.
 
 use super::http::{self, Reply, Request};
-use super::{CONNECTIONS_MAX, TIMEOUT};
+use super::{CONNECTIONS_MAX, TIMEOUT, invalidate};
 use crate::admission::Snapshot;
 use crate::auth::Authenticator;
 use crate::metrics::Metrics;
@@ -18,7 +19,7 @@ pub struct Office {
     pub draining: watch::Receiver<bool>,
 }
 
-/// Answers for ever. All of it is for everybody: it says nothing that gateways do not see.
+/// Answers for ever. What is read is for everybody: it says nothing that gateways do not see.
 pub async fn serve(listener: TcpListener, office: Arc<Office>) {
     let attend_one = |tcp, _| {
         let office = office.clone();
@@ -28,15 +29,24 @@ pub async fn serve(listener: TcpListener, office: Arc<Office>) {
 }
 
 async fn attend(office: &Office, mut tcp: TcpStream) -> std::io::Result<()> {
+    let from_inside = tcp.peer_addr()?.ip().to_canonical().is_loopback();
     match http::read(&mut tcp).await? {
         None => Ok(()),
-        Some(Ok(request)) => http::write(tcp, &office.answer(&request), request.method == "HEAD").await,
+        Some(Ok(request)) => http::write(tcp, &office.answer(&request, from_inside), request.method == "HEAD").await,
         Some(Err(reply)) => http::write(tcp, &reply, false).await,
     }
 }
 
 impl Office {
-    fn answer(&self, request: &Request) -> Reply {
+    fn answer(&self, request: &Request, from_inside: bool) -> Reply {
+        if request.path == "/auth/invalidate" {
+            return match request.method.as_str() {
+                _ if !from_inside => Reply::text(403, "this is answered only from inside: ask 127.0.0.1 in the pod\n"),
+                // Decisions are answered at once; nothing runs on.
+                "POST" => invalidate::invalidate(&request.body, &self.authenticator, unix_now().as_secs(), |_| ()),
+                _ => Reply::text(405, "use POST\n").with("allow", "POST"),
+            };
+        }
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
             return Reply::text(405, "use GET\n").with("allow", "GET, HEAD");
         }

@@ -142,15 +142,8 @@ impl Office {
 
     /// What was believed of some callers is believed no more, and their streams end.
     fn invalidate(&self, body: &[u8]) -> Reply {
-        let which = match invalidate::parse(body) {
-            Ok(which) => which,
-            Err(usage) => return usage,
-        };
-        let memories = self.exchange.authenticator.memories();
-        let forgotten = memories.iter().map(|(_, memory)| memory.forget(&which)).sum();
-        self.exchange.revocations.revoke(invalidate::revoked(&which));
-        tracing::info!(forgotten, "answers about callers were forgotten, as an operator asked");
-        invalidate::done(forgotten)
+        let cut = |revoked| self.exchange.revocations.revoke(revoked);
+        invalidate::invalidate(body, &self.exchange.authenticator, unix_now().as_secs(), cut)
     }
 
     fn metrics(&self) -> Reply {

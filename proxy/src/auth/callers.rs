@@ -3,6 +3,7 @@
 use super::audit::Audit;
 use super::audit::trail::{Entry, Trail};
 use super::authconfig::{self, Api, Index, Setting};
+use super::barred::Barred;
 use super::callbacks::{Bounds, Callbacks};
 use super::credential::Location;
 use super::methods::{self, Memory, Method, Tools};
@@ -10,6 +11,7 @@ use super::pipeline::counts::Tally;
 use super::pipeline::{Allowed, Authentication, Evaluator, Identified, Phase, Pipeline, Refusal};
 use super::request::Edit;
 use super::revocations::Whose;
+use super::verdicts::Which;
 use super::{ConfigProblem, Identity, Request, credential};
 use crate::config;
 use crate::message::Head;
@@ -116,7 +118,7 @@ impl Caller {
     pub fn whose(&mut self) -> Whose {
         let identity = &self.identified.identity;
         let (subject, issuer) = (identity.subject.clone(), identity.issuer.clone());
-        Whose { subject, issuer, credential: self.credential.take() }
+        Whose { subject, issuer, claims: identity.claims.clone(), credential: self.credential.take() }
     }
 
     /// What takes its credentials out of the request.
@@ -321,6 +323,21 @@ impl Authenticator {
             Policies::Ours(pipeline) => of(pipeline),
             Policies::Theirs(watched) => watched.current().pipelines().flat_map(|pipeline| of(pipeline)).collect(),
         }
+    }
+
+    /// Tokens that ended before their time, for whoever else verifies tokens.
+    pub fn barred(&self) -> Arc<Barred> {
+        self.tools.barred.clone()
+    }
+
+    /// Forgets what others answered; returns how many answers. What policies cache by keys of their own is forgotten
+    /// whole: nobody can tell of whom it speaks.
+    pub fn forget(&self, which: &Which) -> usize {
+        match &self.policies {
+            Policies::Ours(pipeline) => pipeline.forget(),
+            Policies::Theirs(watched) => watched.current().pipelines().for_each(|pipeline| pipeline.forget()),
+        }
+        self.memories().iter().map(|(_, memory)| memory.forget(which)).sum()
     }
 
     /// Whether the connection alone says enough of who calls: bytes of an unknown protocol carry no other credential.

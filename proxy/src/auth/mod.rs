@@ -5,6 +5,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod authconfig;
+pub mod barred;
 mod cache;
 pub mod callbacks;
 pub mod callers;

@@ -8,6 +8,7 @@
 //! while an issuer's keys were never fetched its tokens are refused with a reason of their own.
 
 use super::Reason;
+use super::barred::{Barred, Looked};
 use super::cache::Cache;
 use super::credential::{Location, take};
 use super::jwks::KeySet;
@@ -31,6 +32,7 @@ pub struct RequestAuthenticator {
     /// Headers only we may set.
     outputs: Arc<[HeaderName]>,
     cache: Cache<Accepted>,
+    barred: Arc<Barred>,
 }
 
 struct Rule {
@@ -47,6 +49,7 @@ struct Accepted {
     verified: Verified,
     principal: RequestPrincipal,
     headers: Vec<(HeaderName, HeaderValue)>,
+    looked: Looked,
 }
 
 /// A change to the head before it is sent on. Strips come first.
@@ -69,7 +72,11 @@ pub struct Authenticated {
 
 impl RequestAuthenticator {
     /// Registers the sources of keys; whoever runs `remote` fetches them.
-    pub fn new(rules: &[JwtRule], remote: &RemoteKeys) -> Result<RequestAuthenticator, Vec<Problem>> {
+    pub fn new(
+        rules: &[JwtRule],
+        remote: &RemoteKeys,
+        barred: Arc<Barred>,
+    ) -> Result<RequestAuthenticator, Vec<Problem>> {
         let (mut ready, mut problems) = (Vec::with_capacity(rules.len()), Vec::new());
         for rule in rules {
             let keys = match &rule.keys {
@@ -103,7 +110,7 @@ impl RequestAuthenticator {
         }
         outputs.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         outputs.dedup();
-        Ok(RequestAuthenticator { rules: ready, places, outputs: outputs.into(), cache: Cache::new() })
+        Ok(RequestAuthenticator { rules: ready, places, outputs: outputs.into(), cache: Cache::new(), barred })
     }
 
     /// Whether there is anything to do at all.
@@ -139,7 +146,7 @@ impl RequestAuthenticator {
             && self.rules[accepted.rule].keys.are(&accepted.keys, now_unix)
         {
             accepted.verified.check_time(now_unix)?;
-            return Ok(accepted);
+            return self.unless_barred(token, accepted);
         }
         let issuer = unverified_issuer(token)?;
         let mut refused = Reason::Issuer;
@@ -149,7 +156,7 @@ impl RequestAuthenticator {
                 Ok(accepted) => {
                     let accepted = Arc::new(accepted);
                     self.cache.put(token, accepted.clone());
-                    return Ok(accepted);
+                    return self.unless_barred(token, accepted);
                 }
                 // Of two rules' reasons the later check says more.
                 Err(reason) => refused = if tried { refused.max(reason) } else { reason },
@@ -157,6 +164,13 @@ impl RequestAuthenticator {
             tried = true;
         }
         Err(refused)
+    }
+
+    fn unless_barred(&self, token: &str, accepted: Arc<Accepted>) -> Result<Arc<Accepted>, Reason> {
+        match self.barred.has(token, &accepted.verified, &accepted.looked) {
+            true => Err(Reason::Rejected),
+            false => Ok(accepted),
+        }
     }
 
     fn check(&self, token: &str, index: usize, now_unix: u64) -> Result<Accepted, Reason> {
@@ -169,7 +183,7 @@ impl RequestAuthenticator {
         })?;
         let principal = RequestPrincipal::of(split(&verified.claims, &rule.space_delimited_claims), verified.ends_unix);
         let headers = headers(rule, token, &verified.claims);
-        Ok(Accepted { rule: index, keys, verified, principal, headers })
+        Ok(Accepted { rule: index, keys, verified, principal, headers, looked: Looked::default() })
     }
 }
 

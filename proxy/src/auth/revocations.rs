@@ -3,6 +3,7 @@
 //! Bounded: who has not looked for so long that what it missed is forgotten takes its rights for revoked.
 
 use ring::digest::{SHA256, digest};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -18,6 +19,8 @@ pub enum Revoked {
     Issuer(String),
     /// SHA-256 of the credential that was shown.
     Credential([u8; 32]),
+    /// `jti` of the token that was shown.
+    TokenId(String),
 }
 
 /// Where revocations are told.
@@ -60,6 +63,7 @@ impl Revocations {
 pub struct Whose {
     pub subject: String,
     pub issuer: String,
+    pub claims: Arc<Value>,
     /// Hashed only when somebody revokes one.
     pub credential: Option<Box<str>>,
 }
@@ -113,6 +117,7 @@ impl Watch {
             Revoked::All => true,
             Revoked::Subject(subject) => *subject == whose.subject,
             Revoked::Issuer(issuer) => *issuer == whose.issuer,
+            Revoked::TokenId(id) => whose.claims.get("jti").and_then(Value::as_str) == Some(id.as_str()),
             Revoked::Credential(hash) => {
                 whose.credential.as_ref().is_some_and(|it| digest(&SHA256, it.as_bytes()).as_ref() == hash)
             }
@@ -127,7 +132,12 @@ mod tests {
 
     fn watch(revocations: &Arc<Revocations>) -> Watch {
         let mut watch = revocations.watch();
-        watch.of(Whose { subject: "ada".into(), issuer: "https://issuer".into(), credential: Some("a.b.c".into()) });
+        watch.of(Whose {
+            subject: "ada".into(),
+            issuer: "https://issuer".into(),
+            claims: Arc::new(serde_json::json!({"jti": "1"})),
+            credential: Some("a.b.c".into()),
+        });
         watch
     }
 
@@ -140,6 +150,8 @@ mod tests {
             (Revoked::Subject("eve".into()), false),
             (Revoked::Issuer("https://issuer".into()), true),
             (Revoked::Issuer("https://other".into()), false),
+            (Revoked::TokenId("1".into()), true),
+            (Revoked::TokenId("2".into()), false),
             (Revoked::Credential(hash("a.b.c")), true),
             (Revoked::Credential(hash("a.b.d")), false),
         ] {

@@ -55,6 +55,22 @@ pub struct AuthConfig {
 }
 
 /// Where Authorino lets in whom we refuse. Each is off unless asked for.
+///
+/// What differs from Authorino 0.22 with all of them, and why (`make oracle` compares the rest):
+/// - Paths that can be read in two ways (`..`, an encoded slash) are refused, and repeated slashes are one.
+/// - `auth.metadata` and its like are there before anything is in them: `has(auth.metadata.x)` is false where theirs is an
+///   error, by which a rule is passed over.
+/// - `request.size` is there when it is 0.
+/// - A non-resource SubjectAccessReview is about the path less its query: with it no rule of RBAC can match.
+/// - Hosts are compared without regard to case.
+/// - `spicedb` is not there, nor is `http.send` in Rego: a policy that has one of them is not taken.
+/// - Rego of v1 is understood where `version: v1` says so; theirs reads all as v0.
+/// - CEL has the functions of the standard, of which theirs lacks some conversions.
+/// - A fixed value in `plain` is written as it is, not as the bytes of its JSON.
+/// - Of methods of one priority, those that ask nobody go first; theirs are in a race.
+/// - A stranger who is challenged for a `plain` identity is told `Bearer`, not the selector; and refusals for which the
+///   policy has no words have ours, which tell callers nothing of what failed.
+/// - Callbacks are made after the reply; theirs hold it up.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compat {
@@ -66,7 +82,8 @@ pub struct Compat {
     pub issuer_unchecked: bool,
     /// `aud` of a JWT is not looked at, whatever `audiences` says.
     pub audience_unchecked: bool,
-    /// `neq` and `excl` hold for an attribute that is not there.
+    /// `neq` and `excl` hold for an attribute that is not there; only `neq ""` does not, for nothing is like nothing. In
+    /// the `when` of rules and of policies they do in any case: not to ask would let in.
     pub missing_matches_neq: bool,
     /// While a server that knows callers is down, they get 401, not 503.
     pub provider_down_401: bool,
@@ -74,6 +91,8 @@ pub struct Compat {
     pub anonymous_forgives: bool,
     /// An answer of any status is metadata, not only one of 2xx.
     pub any_status: bool,
+    /// A policy that says nothing of `authentication` lets everybody in.
+    pub authentication_optional: bool,
 }
 
 impl Compat {
@@ -87,6 +106,7 @@ impl Compat {
         provider_down_401: true,
         anonymous_forgives: true,
         any_status: true,
+        authentication_optional: true,
     };
 
     /// What of it the pipeline decides.
@@ -109,6 +129,7 @@ impl Compat {
             "provider_down_401": self.provider_down_401,
             "anonymous_forgives": self.anonymous_forgives,
             "any_status": self.any_status,
+            "authentication_optional": self.authentication_optional,
         })
     }
 }

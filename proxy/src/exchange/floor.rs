@@ -161,7 +161,7 @@ impl<'a> Floor<'a> {
             self.record.subject = Some(principal.subject.clone());
             self.rights.end_at(Some(principal.expires_at_unix));
             let (subject, issuer) = (principal.subject.clone(), principal.issuer.clone());
-            self.rights.of(Whose { subject, issuer, credential: None });
+            self.rights.of(Whose { subject, issuer, claims: principal.claims.clone(), credential: None });
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::document::Problem;
 use super::{Policies, Workload};
+use crate::auth::barred::Barred;
 use crate::auth::jwks_fetch::RemoteKeys;
 use crate::auth::request::RequestAuthenticator;
 use crate::watched::{self, File};
@@ -23,14 +24,19 @@ pub type Watched = watched::Watched<InForce>;
 
 /// Reads the folder; an empty one means that there are no policies. Keys of issuers come from `keys`, which somebody
 /// must run.
-pub fn open(folder: &Path, workload: Workload, keys: Arc<RemoteKeys>) -> Result<Watched, Vec<Problem>> {
-    let load = move |files: &[Vec<File>]| load(files.first().map_or(&[], Vec::as_slice), &workload, &keys);
+pub fn open(
+    folder: &Path,
+    workload: Workload,
+    keys: Arc<RemoteKeys>,
+    barred: Arc<Barred>,
+) -> Result<Watched, Vec<Problem>> {
+    let load = move |files: &[Vec<File>]| load(files.first().map_or(&[], Vec::as_slice), &workload, &keys, &barred);
     Watched::open(vec![folder.into()], "policies", Box::new(load))
 }
 
-fn load(files: &[File], workload: &Workload, keys: &RemoteKeys) -> Result<InForce, Vec<Problem>> {
+fn load(files: &[File], workload: &Workload, keys: &RemoteKeys, barred: &Arc<Barred>) -> Result<InForce, Vec<Problem>> {
     let policies = Policies::parse(files, workload)?;
-    let requests = RequestAuthenticator::new(policies.jwt_rules(), keys)?;
+    let requests = RequestAuthenticator::new(policies.jwt_rules(), keys, barred.clone())?;
     let (count, jwt_rules) = (policies.count(), policies.jwt_rules().len());
     tracing::info!(authorization_policies = count, jwt_rules, "policies read");
     for note in policies.notes() {
@@ -62,7 +68,7 @@ mod tests {
     }
 
     fn open(folder: &Path) -> Result<Watched, Vec<Problem>> {
-        super::open(folder, workload(), Arc::new(RemoteKeys::new(None)))
+        super::open(folder, workload(), Arc::new(RemoteKeys::new(None)), Arc::default())
     }
 
     fn deny(name: &str) -> String {

@@ -360,6 +360,7 @@ mod forward;
 mod h2c;
 mod leaving;
 mod limited;
+mod policies;
 mod queued;
 mod tls;
 mod way_out;

@@ -13,7 +13,7 @@ use crate::auth::rules::{self, Opening, Rule, access_review};
 use crate::auth::site::Site;
 use crate::auth::values::{RawValueFrom, ValueFrom};
 use http::{HeaderName, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Authorino's default, in seconds.
@@ -120,13 +120,9 @@ impl Compiler<'_> {
     fn pipeline(&self, spec: RawSpec, path: &str, problems: &mut Vec<ConfigProblem>) -> Pipeline {
         let compat = &self.setting.compat;
         let at = |phase: &str| format!("{path}.{phase}");
-        let when = self.test(&spec.when, &at("when"), problems);
-        if spec.authentication.is_empty() {
-            let words = "is needed, so that somebody can enter; `{everybody: {anonymous: {}}}` lets everybody in";
-            problems.push(problem(at("authentication"), words));
-        }
-        let (authentication, identities) =
-            authentication::phase(self, spec.authentication, &at("authentication"), problems);
+        let when = self.test(&spec.when, true, &at("when"), problems);
+        let entrances = self.entrances(spec.authentication, &at("authentication"), problems);
+        let (authentication, identities) = authentication::phase(self, entrances, &at("authentication"), problems);
         let client = &self.setting.client;
         let site = Site {
             namespace: self.namespace,
@@ -145,7 +141,7 @@ impl Compiler<'_> {
             metadata.push(self.evaluator(name, line.name, source, common, entry));
             Some(())
         });
-        let authorization = self.authorization(spec.authorization, &at("authorization"), problems);
+        let authorization = self.authorization(spec.authorization, &at("authorization"), &site, problems);
         let RawResponse { unauthenticated, unauthorized, success } = spec.response.unwrap_or_default();
         let response = self.response(success.unwrap_or_default(), &at("response.success"), &site, problems);
         let mut callbacks = Vec::new();
@@ -176,15 +172,29 @@ impl Compiler<'_> {
         }
     }
 
+    /// A policy that names no way in has none, or, as Authorino has it, one for everybody.
+    fn entrances(&self, mut named: Evaluators, path: &str, problems: &mut Vec<ConfigProblem>) -> Evaluators {
+        if named.is_empty() && self.setting.compat.authentication_optional {
+            let everybody = Map::from_iter([("anonymous".to_owned(), Value::Object(Map::new()))]);
+            named.insert("anonymous".into(), everybody);
+        }
+        if named.is_empty() {
+            let words = "is needed, so that somebody can enter; `{everybody: {anonymous: {}}}` lets everybody in";
+            problems.push(problem(path, words));
+        }
+        named
+    }
+
     fn authorization(
         &self,
         raw: Evaluators,
         path: &str,
+        site: &Site<'_>,
         problems: &mut Vec<ConfigProblem>,
     ) -> Vec<Evaluator<Box<dyn Rule>>> {
         let mut authorization = Vec::new();
         each(raw, path, problems, |name, entry| {
-            let common = entry.common();
+            let common = Common { restricts: true, ..entry.common() };
             let (kind, settings) = entry.kind()?;
             let path = format!("{}.{kind}", entry.path);
             if kind == access::NAME {
@@ -193,6 +203,11 @@ impl Compiler<'_> {
                 return Some(());
             }
             let Some(line) = rules::kind(&kind) else { return unknown(entry, &kind) };
+            if rules::external::is_external(&settings) {
+                let rule = rules::external::open(settings, &path, site, entry.problems)?;
+                authorization.push(self.evaluator(name, line.name, rule, common, entry));
+                return Some(());
+            }
             let opening = Opening { named: self.named, compat: self.patterns(), path: &path };
             let rule = (line.open)(&settings, opening).map_err(|problem| entry.problems.push(problem)).ok()?;
             authorization.push(self.evaluator(name, line.name, rule, common, entry));
@@ -239,12 +254,14 @@ impl Compiler<'_> {
         PatternCompat { missing_matches_neq: self.setting.compat.missing_matches_neq }
     }
 
-    /// No conditions, no test.
-    fn test(&self, raw: &[RawPattern], path: &str, problems: &mut Vec<ConfigProblem>) -> Option<Test> {
+    /// No conditions, no test. `restricts`: of what keeps callers out, which is asked unless it is known that it need
+    /// not be: `roles excl admin` is true of a caller without roles.
+    fn test(&self, raw: &[RawPattern], restricts: bool, path: &str, problems: &mut Vec<ConfigProblem>) -> Option<Test> {
         if raw.is_empty() {
             return None;
         }
-        match Condition::compile(raw, self.named, self.patterns(), path) {
+        let missing_matches_neq = restricts || self.patterns().missing_matches_neq;
+        match Condition::compile(raw, self.named, PatternCompat { missing_matches_neq }, path) {
             Ok(condition) => Some(Box::new(move |root| condition.holds(root).map_err(|fault| fault.to_string()))),
             Err(problem) => {
                 problems.push(problem);
@@ -261,7 +278,7 @@ impl Compiler<'_> {
         common: Common,
         entry: &mut Entry<'_>,
     ) -> Evaluator<T, V> {
-        let when = self.test(&common.when, &format!("{}.when", entry.path), entry.problems);
+        let when = self.test(&common.when, common.restricts, &format!("{}.when", entry.path), entry.problems);
         let cache = common.cache.and_then(|cache| {
             let ttl = cache.ttl.filter(|ttl| *ttl > 0).unwrap_or(CACHE_TTL);
             if ttl > CACHE_TTL_MAX {
@@ -289,7 +306,12 @@ pub(super) fn each(
 }
 
 pub(super) fn unknown<T>(entry: &mut Entry<'_>, kind: &str) -> Option<T> {
-    entry.problem(format!("`{kind}` is nothing that is known here"));
+    entry.problem(match kind {
+        "spicedb" => {
+            "`spicedb` is nothing that is known here: ask its HTTP API in `metadata`, and judge the answer".to_owned()
+        }
+        _ => format!("`{kind}` is nothing that is known here"),
+    });
     None
 }
 

@@ -94,6 +94,9 @@ pub struct Common {
     pub metrics: bool,
     pub when: Vec<RawPattern>,
     pub cache: Option<RawCache>,
+    /// Whether it can keep anybody out: then the condition under which it is asked must not fail to hold because
+    /// something is not there.
+    pub restricts: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,6 +134,7 @@ impl<'p> Entry<'p> {
             metrics: self.take("metrics"),
             when: self.take("when"),
             cache: self.take("cache"),
+            restricts: false,
         }
     }
 

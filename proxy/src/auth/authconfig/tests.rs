@@ -9,6 +9,8 @@ use http::{HeaderName, HeaderValue};
 use serde_json::json;
 use std::path::Path;
 
+mod others;
+
 const NOW: u64 = 1_800_000_000;
 
 fn setting(compat: Compat) -> Setting {
@@ -44,12 +46,19 @@ fn index(files: &[File], compat: Compat) -> Result<Index, String> {
 }
 
 fn goldens() -> Index {
-    let files = ["anonymous.yaml", "api_key.yaml", "patterns.yaml", "responses.yaml"].map(golden);
+    let files = ["anonymous.yaml", "api_key.yaml", "features.yaml", "patterns.yaml", "responses.yaml"].map(golden);
     index(&files, Compat::default()).unwrap_or_else(|words| panic!("{words}"))
 }
 
+type Told = Result<Allowed, (u16, http::HeaderMap, String)>;
+
 /// `GET keys.test/a?b` and headers.
-async fn ask(index: &Index, line: &str, headers: &[(&str, &str)]) -> Result<Allowed, (u16, http::HeaderMap, String)> {
+async fn ask(index: &Index, line: &str, headers: &[(&str, &str)]) -> Told {
+    ask_for(index, line, headers, None).await
+}
+
+/// The same by a gateway, which says more.
+async fn ask_for(index: &Index, line: &str, headers: &[(&str, &str)], extra: Option<&Value>) -> Told {
     let (method, url) = line.split_once(' ').unwrap();
     let (host, target) = url.split_at(url.find('/').unwrap());
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
@@ -67,7 +76,7 @@ async fn ask(index: &Index, line: &str, headers: &[(&str, &str)]) -> Result<Allo
     };
     let peer = Peer::plaintext(([127, 0, 0, 1], 1).into());
     let destination = "10.0.0.1:8443".parse().unwrap();
-    let request = Request { head: &head, peer: &peer, host, destination, now_unix: NOW, extra: None };
+    let request = Request { head: &head, peer: &peer, host, destination, now_unix: NOW, extra };
     let pipeline = index.find(host).expect("a policy of the goldens has the host");
     pipeline.run(request).await.map_err(|refusal| {
         let refusal = refusal.refused.refusal();
@@ -173,6 +182,38 @@ async fn what_is_the_server_behind_told() {
     assert_eq!(Value::Object(allowed.dynamic_metadata), json!({"identity": {"anonymous": true}}));
 }
 
+#[tokio::test]
+async fn what_do_policies_make_of_what_a_gateway_says() {
+    let index = goldens();
+    let verified = |roles: Value| json!({"metadata": {"filter_metadata": {"envoy.filters.http.jwt_authn": {"verified": {"roles": roles}}}}});
+    let review = |namespace: &str, groups: Value, spec: Value| {
+        let object = json!({"metadata": {"namespace": namespace}, "spec": spec});
+        let body = json!({"request": {"userInfo": {"username": "ada", "groups": groups}, "object": object}});
+        json!({"request": {"body": body.to_string()}})
+    };
+    let (none, keys, open) = (json!({}), json!({"a": {"apiKey": {}}}), json!({"a": {"anonymous": {"b": 1}}}));
+    let spec = |authentication: &Value| json!({"authentication": authentication});
+    let cached = |ttl: u64| json!({"authentication": {"a": {"jwt": {}}}, "metadata": {"m": {"cache": {"ttl": ttl}}}});
+    for (line, extra, expected) in [
+        ("GET before-us.test/", verified(json!(["editor"])), 200),
+        ("GET before-us.test/", verified(json!(["reader"])), 403),
+        ("GET before-us.test/", json!({}), 401),
+        ("POST webhook.test/", review("theirs", json!([]), spec(&none)), 403),
+        ("POST webhook.test/", review("theirs", json!([]), spec(&open)), 403),
+        ("POST webhook.test/", review("theirs", json!(["admins"]), spec(&keys)), 200),
+        ("POST webhook.test/", review("theirs", json!(["users"]), spec(&keys)), 403),
+        ("POST webhook.test/", review("theirs", json!([]), cached(300)), 200),
+        ("POST webhook.test/", review("theirs", json!([]), cached(299)), 403),
+        ("POST webhook.test/", review("ours", json!([]), spec(&none)), 200),
+        // Whose it is cannot be said, and so the policy speaks of it.
+        ("POST webhook.test/", json!({}), 401),
+        ("POST webhook.test/", json!({"request": {"body": "{"}}), 401),
+    ] {
+        let status = ask_for(&index, line, &[], Some(&extra)).await.map_or_else(|(status, ..)| status, |_| 200);
+        assert_eq!(status, expected, "{line} {extra}");
+    }
+}
+
 /// One policy with these parts of a `spec`.
 fn policy(spec: &str) -> File {
     let text = format!(
@@ -203,6 +244,22 @@ async fn where_is_authorino_more_lenient() {
         ),
         // A credential that is no good, where strangers are let in.
         (forgiving, 401, 200),
+        // Nor is a way in open because of what is not there.
+        (
+            format!(
+                "  authentication: {{all: {{when: [{{selector: request.headers.x-absent, operator: neq, value: a}}], anonymous: {{}}}}}}\n"
+            ),
+            401,
+            200,
+        ),
+        // But a rule is asked: to both, who has no roles has not that one.
+        (
+            format!(
+                "{open}  authorization: {{no: {{when: [{{selector: auth.identity.roles, operator: excl, value: admin}}], {pattern}}}}}\n"
+            ),
+            403,
+            403,
+        ),
         // And what is denied by both.
         (format!("{open}  authorization: {{no: {{{pattern}}}}}\n"), 403, 403),
     ] {

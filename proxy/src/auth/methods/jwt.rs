@@ -3,6 +3,7 @@
 //! Never asks an issuer about another's token, and never waits for keys longer than a moment.
 
 use super::{Known, Method, Presented, Tools};
+use crate::auth::barred::{Barred, Looked};
 use crate::auth::cache::Cache;
 use crate::auth::jwks::{self, KeySet};
 use crate::auth::jwks_fetch::Wanted;
@@ -22,12 +23,14 @@ struct Jwt {
     expected: Expected,
     keys: Keys,
     cache: Cache<Accepted>,
+    barred: Arc<Barred>,
 }
 
 /// A token that was checked, and with which keys; the verdict ends with them.
 struct Accepted {
     keys: Arc<KeySet>,
     verified: Verified,
+    looked: Looked,
 }
 
 pub fn open(config: &config::Method, tools: &Tools) -> Result<Box<dyn Method>, ConfigProblem> {
@@ -64,7 +67,7 @@ pub fn open(config: &config::Method, tools: &Tools) -> Result<Box<dyn Method>, C
         required_claims: config.required_claims.clone(),
         leeway_seconds: config.leeway.as_secs(),
     };
-    Ok(Box::new(Jwt { expected, keys, cache: Cache::new() }))
+    Ok(Box::new(Jwt { expected, keys, cache: Cache::new(), barred: tools.barred.clone() }))
 }
 
 impl Method for Jwt {
@@ -88,12 +91,15 @@ impl Jwt {
             None => {
                 let keys = self.keys.current(request.now_unix).ok_or(Reason::KeysUnavailable)?;
                 let verified = verify(token, &keys, &self.expected, request.now_unix)?;
-                let accepted = Arc::new(Accepted { keys, verified });
+                let accepted = Arc::new(Accepted { keys, verified, looked: Looked::default() });
                 self.cache.put(token, accepted.clone());
                 accepted
             }
         };
         let verified = &accepted.verified;
+        if self.barred.has(token, verified, &accepted.looked) {
+            return Err(Reason::Rejected);
+        }
         Ok(Identity {
             subject: verified.subject.clone(),
             issuer: verified.issuer.clone(),

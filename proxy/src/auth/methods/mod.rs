@@ -9,6 +9,7 @@ pub mod plain;
 pub mod token_review;
 pub mod x509;
 
+use super::barred::Barred;
 use super::jwks_fetch::RemoteKeys;
 use super::pipeline::Document;
 use super::verdicts::Remembers;
@@ -62,11 +63,13 @@ pub trait Method: Send + Sync {
 pub struct Tools {
     /// Keys of issuers; whoever runs it fetches them.
     pub keys: Arc<RemoteKeys>,
+    /// Tokens that ended before their time.
+    pub barred: Arc<Barred>,
 }
 
 impl Tools {
     pub fn new() -> Tools {
-        Tools { keys: Arc::new(RemoteKeys::new(None)) }
+        Tools { keys: Arc::new(RemoteKeys::new(None)), barred: Arc::default() }
     }
 }
 

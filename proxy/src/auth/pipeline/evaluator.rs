@@ -4,6 +4,7 @@ use super::counts::Counts;
 use crate::auth::cache::Cache;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether something holds of the authorization JSON; an error is a condition that could not be decided.
 pub type Test = Box<dyn Fn(&Value) -> Result<bool, String> + Send + Sync>;
@@ -37,32 +38,51 @@ impl<T, V> Evaluator<T, V> {
 pub struct Kept<V> {
     key: Make,
     ttl_seconds: u64,
-    entries: Cache<(V, u64)>,
+    entries: Cache<Entry<V>>,
+    /// Of entries that still count. What was asked before it went up is not believed after.
+    generation: AtomicU64,
+}
+
+struct Entry<V> {
+    value: V,
+    until_unix: u64,
+    generation: u64,
+}
+
+/// Under which something is kept, made before it is asked.
+pub struct Key {
+    text: String,
+    generation: u64,
 }
 
 impl<V: Clone> Kept<V> {
     pub fn new(key: Make, ttl_seconds: u64) -> Self {
-        Kept { key, ttl_seconds, entries: Cache::new() }
+        Kept { key, ttl_seconds, entries: Cache::new(), generation: AtomicU64::new(0) }
     }
 
     /// Under which it is kept; none if the key comes to nothing, which keeps nothing.
-    pub fn key(&self, root: &Value) -> Option<String> {
+    pub fn key(&self, root: &Value) -> Option<Key> {
         match (self.key)(root) {
             Ok(Value::Null) | Err(_) => None,
-            Ok(key) => Some(key.to_string()),
+            Ok(key) => Some(Key { text: key.to_string(), generation: self.generation.load(Ordering::Acquire) }),
         }
     }
 
-    pub fn get(&self, key: &str, now_unix: u64) -> Option<V> {
-        let kept = self.entries.get(key)?;
-        (now_unix < kept.1).then(|| kept.0.clone())
+    pub fn get(&self, key: &Key, now_unix: u64) -> Option<V> {
+        let kept = self.entries.get(&key.text)?;
+        (now_unix < kept.until_unix && kept.generation == key.generation).then(|| kept.value.clone())
+    }
+
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// `until_unix`: it must not be believed longer than that, whatever the setting.
-    pub fn put(&self, key: &str, value: &V, now_unix: u64, until_unix: Option<u64>) {
+    pub fn put(&self, key: &Key, value: &V, now_unix: u64, until_unix: Option<u64>) {
         let end = now_unix.saturating_add(self.ttl_seconds).min(until_unix.unwrap_or(u64::MAX));
         if end > now_unix {
-            self.entries.put(key, Arc::new((value.clone(), end)));
+            let entry = Entry { value: value.clone(), until_unix: end, generation: key.generation };
+            self.entries.put(&key.text, Arc::new(entry));
         }
     }
 }
@@ -106,6 +126,13 @@ impl<T, V> Phase<T, V> {
 
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    pub fn forget(&self)
+    where
+        V: Clone,
+    {
+        self.all().filter_map(|one| one.cache.as_ref()).for_each(Kept::forget);
     }
 }
 

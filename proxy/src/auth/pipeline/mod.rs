@@ -175,6 +175,14 @@ impl Pipeline {
         }
     }
 
+    /// What evaluators found out before is found out anew.
+    pub fn forget(&self) {
+        self.authentication.forget();
+        self.metadata.forget();
+        self.authorization.forget();
+        self.response.forget();
+    }
+
     /// Whether the connection alone says enough of who calls.
     pub fn knows_by_connection(&self, peer: &crate::tls::identity::Peer) -> bool {
         let judges = !self.authorization.is_empty() || self.when.is_some();

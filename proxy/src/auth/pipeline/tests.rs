@@ -246,10 +246,20 @@ fn is_a_verdict_kept_as_long_as_it_may_be() {
     assert_eq!(asked.lock().unwrap().join(" "), "users rbac none none");
     // Not longer than the setting, nor than the credential.
     let store: Kept<Value> = Kept::new(key("path"), 60);
-    store.put("k", &json!(1), NOW, None);
-    assert_eq!((store.get("k", NOW + 59), store.get("k", NOW + 60)), (Some(json!(1)), None));
-    store.put("k", &json!(1), NOW, Some(NOW + 10));
-    assert_eq!((store.get("k", NOW + 9), store.get("k", NOW + 10)), (Some(json!(1)), None));
+    let k = store.key(&json!({"request": {"path": "k"}})).unwrap();
+    store.put(&k, &json!(1), NOW, None);
+    assert_eq!((store.get(&k, NOW + 59), store.get(&k, NOW + 60)), (Some(json!(1)), None));
+    store.put(&k, &json!(1), NOW, Some(NOW + 10));
+    assert_eq!((store.get(&k, NOW + 9), store.get(&k, NOW + 10)), (Some(json!(1)), None));
+    // Nor after an operator had it forgotten; what was asked before that is not kept after it.
+    pipeline.forget();
+    assert!(run(&pipeline).unwrap().unwrap().audit.cached.is_empty());
+    store.forget();
+    store.put(&k, &json!(1), NOW, None);
+    let k = store.key(&json!({"request": {"path": "k"}})).unwrap();
+    assert_eq!(store.get(&k, NOW), None);
+    store.put(&k, &json!(2), NOW, None);
+    assert_eq!(store.get(&k, NOW), Some(json!(2)));
 }
 
 #[test]
@@ -283,6 +293,32 @@ fn what_do_rules_see_of_a_request() {
         ("/auth/metadata", json!({})),
     ] {
         assert_eq!(root.pointer(pointer), Some(&expected), "{pointer}");
+    }
+}
+
+#[test]
+fn what_do_rules_not_see_where_nothing_is_said() {
+    let (mut head, peer) = (head(), Peer::plaintext(([127, 0, 0, 1], 7).into()));
+    (head.path, head.query) = ("/a%20b/%2561".into(), Some(String::new()));
+    let destination = "10.0.0.1:8443".parse().unwrap();
+    let request = Request { head: &head, peer: &peer, host: "model.test", destination, now_unix: NOW, extra: None };
+    let document = Document::new(request, true);
+    let root = document.root();
+    for (pointer, expected) in [
+        ("/request/path", Some(json!("/a%20b/%2561?"))),
+        ("/request/url_path", Some(json!("/a b/%61"))),
+        ("/request/size", Some(json!(-1))),
+        ("/request/query", None),
+        ("/request/referer", None),
+        ("/request/user_agent", None),
+        ("/source/principal", None),
+        ("/auth/identity", None),
+        ("/context/request/http/query", None),
+        ("/context/source/principal", None),
+        ("/context/context_extensions", None),
+        ("/context/metadata_context", None),
+    ] {
+        assert_eq!(root.pointer(pointer), expected.as_ref(), "{pointer}");
     }
 }
 

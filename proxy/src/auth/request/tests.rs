@@ -24,7 +24,8 @@ fn authenticator(issuer: &Issuer, rules: &[&str]) -> RequestAuthenticator {
         "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r}}\nspec: {{jwtRules: [{rules}]}}"
     );
     let policies = Policies::parse(&[("r.yaml".into(), text)], &workload()).unwrap_or_else(|p| panic!("{p:?}"));
-    RequestAuthenticator::new(policies.jwt_rules(), &RemoteKeys::new(None)).unwrap_or_else(|p| panic!("{p:?}"))
+    RequestAuthenticator::new(policies.jwt_rules(), &RemoteKeys::new(None), Arc::default())
+        .unwrap_or_else(|p| panic!("{p:?}"))
 }
 
 fn mint(issuer: &Issuer, name: &str, claims: Value) -> String {
@@ -215,7 +216,8 @@ fn is_a_bad_key_set_a_problem() {
     let text =
         format!("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r}}\nspec: {rule}");
     let policies = Policies::parse(&[("r.yaml".into(), text)], &workload()).unwrap();
-    let problems = RequestAuthenticator::new(policies.jwt_rules(), &RemoteKeys::new(None)).err().unwrap();
+    let problems =
+        RequestAuthenticator::new(policies.jwt_rules(), &RemoteKeys::new(None), Arc::default()).err().unwrap();
     assert!(problems[0].to_string().starts_with("RequestAuthentication prod/r: spec.jwtRules[0].jwks: holds no key"));
-    assert!(RequestAuthenticator::new(&[], &RemoteKeys::new(None)).unwrap().is_empty());
+    assert!(RequestAuthenticator::new(&[], &RemoteKeys::new(None), Arc::default()).unwrap().is_empty());
 }

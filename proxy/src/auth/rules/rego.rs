@@ -34,6 +34,8 @@ const READY_MAX: usize = 16;
 /// The policy's own package, which is replaced: two policies never share one.
 static PACKAGE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?m)^[ \t]*package\b[^;\n]*[;\n]*").expect("a constant that a test compiles"));
+static HTTP_SEND: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?m)^[^#\n]*\bhttp\.send\b").expect("a constant that a test compiles"));
 static DEFAULT_ALLOW: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?m)^[ \t]*default[ \t]+allow\b").expect("a constant that a test compiles"));
 
@@ -82,6 +84,11 @@ impl Rego {
                 "no Rego of v0: `{name}` stands there without a body or a value; `if`, `in`, `contains` and `every` \
                  need `version: v1`, or `import rego.v1` in the policy"
             )));
+        }
+        if HTTP_SEND.is_match(&body) {
+            let words =
+                "asks others (`http.send`), which no rule does: ask in `metadata`, and read input.auth.metadata";
+            return Err(Problem::new(words.into()));
         }
         let default = if DEFAULT_ALLOW.is_match(&body) { "" } else { "default allow := false\n" };
         let mut engine = Engine::new();

@@ -107,6 +107,7 @@ fn does_a_bad_setting_say_where_it_stands() {
         ("cel", json!({"predicate": "request."}), ".predicate"),
         ("cel", json!({"expression": "true"}), ""),
         ("opa", json!({"rego": "allow {"}), ".rego"),
+        ("opa", json!({"rego": "allow { http.send({\"url\": \"http://a\"}).status_code == 200 }"}), ".rego"),
         // Else `allow` would be a rule of its own, and always hold.
         ("opa", json!({"rego": "allow if input.request.method == \"PUT\""}), ".rego"),
         ("opa", json!({"rego": "allow if { input.request.method == \"PUT\" }", "version": "v0"}), ".rego"),

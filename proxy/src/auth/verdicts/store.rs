@@ -37,6 +37,8 @@ pub enum Which {
     Issuer(String),
     /// By the SHA-256 of the credential.
     Credential(Digest),
+    /// By a token's `jti`. No answer says of which it was, so all of them may be it.
+    TokenId(String),
 }
 
 impl Which {
@@ -46,6 +48,7 @@ impl Which {
             Which::Subject(subject) => kept.subject == *subject,
             Which::Issuer(issuer) => kept.issuer == *issuer,
             Which::Credential(digest) => kept.credential == *digest,
+            Which::TokenId(_) => true,
         }
     }
 }

@@ -4,14 +4,14 @@ use super::*;
 use bytes::Bytes;
 use h2::client::SendRequest;
 
-async fn client(sidecar: &Sidecar) -> SendRequest<Bytes> {
+pub(super) async fn client(sidecar: &Sidecar) -> SendRequest<Bytes> {
     let tcp = tokio::net::TcpStream::connect(sidecar.running.listen).await.unwrap();
     let (client, connection) = h2::client::handshake(tcp).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-fn request(path: &str, media_type: &str) -> http::Request<()> {
+pub(super) fn request(path: &str, media_type: &str) -> http::Request<()> {
     let uri = format!("http://x{path}");
     http::Request::post(uri).header("content-type", media_type).body(()).unwrap()
 }

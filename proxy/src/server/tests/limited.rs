@@ -3,6 +3,7 @@
 use super::forward::{OK, behind, foreign};
 use super::*;
 use crate::dialects::DIALECTS;
+use bytes::Bytes;
 use std::net::TcpListener;
 
 const CLOSE: &str = "connection: close\r\n";
@@ -220,4 +221,40 @@ fn what_if_whoever_counts_cannot_be_asked() {
     let sidecar = behind(&to, &service("open"));
     assert!(sidecar.call(get).starts_with("HTTP/1.1 200"));
     assert!(sidecar.admin("GET /metrics").contains("{limit=\"(service)\",outcome=\"failed_open\"} 1"));
+}
+
+/// A message of `inference.ModelInferRequest` that names the model and nothing else.
+fn infer() -> Bytes {
+    Bytes::from_static(b"\0\0\0\0\x05\x0a\x03toy")
+}
+
+#[tokio::test]
+async fn what_does_a_grpc_caller_over_its_limit_hear() {
+    for limits in [
+        "{limits: [{name: calls, limit: 0, window: 1m, key: global}]}",
+        "{limits: [{name: calls, limit: 1, window: 1h, key: identity}]}",
+    ] {
+        let sidecar = openai(limits, vec![generated(&["x"])]);
+        let mut client = h2c::client(&sidecar).await;
+        let mut call = async |path: &str| {
+            client = client.clone().ready().await.unwrap();
+            let (answer, mut body) = client.send_request(h2c::request(path, "application/grpc"), false).unwrap();
+            // Who is refused by its head alone may have closed this side before.
+            let _ = body.send_data(infer(), true);
+            answer.await.unwrap()
+        };
+        let mut refused = call("/inference.GRPCInferenceService/ModelInfer").await;
+        if limits.contains("limit: 1") {
+            assert_ne!(refused.headers().get("grpc-status").map(|code| code.as_bytes()), Some(&b"8"[..]));
+            refused = call("/inference.GRPCInferenceService/ModelInfer").await;
+        }
+        let header = |name: &str| refused.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        assert_eq!((refused.status().as_u16(), header("grpc-status")), (200, "8"), "{refused:?}");
+        assert!(refused.body().is_end_stream(), "trailers only");
+        assert!(header("grpc-message").contains("limit") && !header("retry-after").is_empty(), "{refused:?}");
+        assert_eq!((header("x-ratelimit-remaining"), header("content-type")), ("0", "application/grpc"));
+        let live = call("/inference.GRPCInferenceService/ServerLive").await;
+        assert_eq!(live.headers().get("grpc-status"), None, "health is never limited: {live:?}");
+        tokio::task::spawn_blocking(move || sidecar.labelled("rate_limited")).await.unwrap();
+    }
 }
