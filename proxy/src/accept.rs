@@ -19,7 +19,6 @@ pub use modes::Modes;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
-use crate::ext_authz::client::Question;
 use crate::metrics::Metrics;
 use crate::net::original_destination;
 use crate::record::{Journal, unix_now};
@@ -336,47 +335,6 @@ impl Acceptor {
         let left = ends.map(|unix| Duration::from_secs(unix).saturating_sub(unix_now()));
         let age = [self.limits.connection_age_max, left].into_iter().flatten().min()?;
         Instant::now().checked_add(age)
-    }
-
-    /// Passes bytes to where they were going, if policy agrees, until either side ends or we do.
-    async fn pass(&self, connection: Connection) {
-        let facts = connection.facts();
-        let address = facts.peer.address;
-        // Whoever must show a token need not do without by being silent for a while, or by beginning with an empty line.
-        if !self.authenticator.knows_by_connection(&facts.peer) {
-            return self.failed(address, "no_credential");
-        }
-        if let Some(policies) = &self.modes.policies {
-            let policies = policies.current();
-            let customs = policies.policies.connection_needs_custom(&facts.attributes());
-            let question = Question::of_connection(&facts.peer, facts.target.address);
-            if let Err(error) = self.modes.authorizers.ask(&customs, question).await.told {
-                tracing::info!(%address, %error, "a connection was denied");
-                return self.failed(address, "denied");
-            }
-            let decision = policies.policies.evaluate_connection(&facts.attributes());
-            if let Some(reason) = decision.verdict.denied() {
-                tracing::info!(%address, policy = reason, "a connection was denied");
-                return self.failed(address, "denied");
-            }
-        }
-        let _open = Open::new(self.metrics(), ["tcp", facts.tls_kind()]);
-        let passed = tokio::select! {
-            passed = passthrough::pass(connection, facts.target.address) => passed,
-            // Nobody can be asked to go in an unknown protocol; on a drain, its end cuts what still runs.
-            () = until(self.oldest(&facts)) => return self.failed(address, "overstayed"),
-        };
-        match passed {
-            Ok((received, sent)) => {
-                let bytes = &self.metrics().passed_bytes;
-                bytes.with_label_values(&["received"]).inc_by(received);
-                bytes.with_label_values(&["sent"]).inc_by(sent);
-            }
-            Err(error) => {
-                tracing::info!(%address, to = %facts.target.address, %error, "a connection could not be passed on");
-                self.failed(address, "unreachable");
-            }
-        }
     }
 }
 

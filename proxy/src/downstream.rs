@@ -29,8 +29,8 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// they look for an answer, so this must cover any body sent in good faith; nothing of it is kept.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 256 << 20;
-/// How often a caller whose body is not read yet is looked after: a microsecond each time.
-const CLOSED_LOOK: Duration = Duration::from_millis(500);
+/// How often a caller whose body is not read yet is looked after where nothing is left to watch it by.
+const CLOSED_LOOK: Duration = Duration::from_secs(2);
 /// `enum` of the kernel's `net/tcp_states.h`.
 const TCP_ESTABLISHED: u8 = 1;
 
@@ -180,7 +180,8 @@ impl<'a> Downstream<'a> {
             let _ = self.session.read_body_or_idle(true).await;
         } else {
             // The body is in the socket, and so would be the end: only the kernel can tell without reading.
-            while !self.closed() {
+            let told = self.facts().hung_up().await;
+            while !told && !self.closed() {
                 tokio::time::sleep(CLOSED_LOOK).await;
             }
         }

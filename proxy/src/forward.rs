@@ -33,6 +33,7 @@ use crate::record::Record;
 use bytes::{Bytes, BytesMut};
 use gauge::Gauge;
 use http::header::HeaderValue;
+use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -173,6 +174,23 @@ impl Handover {
             return self.settle_at_a_pod().await;
         }
         self.queue().await
+    }
+
+    /// The same, unless the caller leaves.
+    async fn settle_while_there(&mut self, caller: &mut ServerSession) -> Result<(), Error> {
+        let facts = self.busy.facts().clone();
+        let gone = async {
+            if let Some(closed) = caller.watch_h2_stream_close() {
+                let _ = closed.await;
+            } else if !facts.hung_up().await {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            settled = self.settle() => settled,
+            () = gone => Err(Error::CallerLeft),
+        }
     }
 
     async fn queue(&mut self) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
+mod seat;
 mod sleepers;
 mod way_out;
 
@@ -40,6 +41,7 @@ use door::App;
 use drain::Drain;
 use handover::Ports;
 use policed::{Policed, policies};
+use seat::Seat;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,15 +50,12 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
-use way_out::{Door, WayOut};
+use way_out::WayOut;
 
 /// How long the worker's end is waited for at the very end; beyond it, it is killed with us.
 const WORKER_END: Duration = Duration::from_secs(4);
 /// How long those whom policies want told of requests may take to hear of the last ones.
 const CALLBACKS_END: Duration = Duration::from_secs(2);
-/// How long a stream that is cut may take to carry its error event.
-const CUT_LINGER: Duration = Duration::from_millis(300);
 
 /// What listens where; ports are the real ones, also where the configuration said 0.
 #[derive(Clone, Copy, Debug)]
@@ -240,6 +239,7 @@ impl Server {
                     halted: halted.clone(),
                     to_cut: self.cut.subscribe(),
                     door: self.way_out.as_ref().map(WayOut::door).transpose()?,
+                    callers: self.exchange.journal.metrics.in_flight.clone(),
                     alive: alive.clone(),
                 };
                 let seated = seated.clone();
@@ -313,46 +313,6 @@ impl Server {
         let (end, ended) = oneshot::channel();
         let keeper = self.exchange.admission.clone().run(self.target.clone(), async move { drop(ended.await) });
         Ok((end, tokio::spawn(keeper), windows))
-    }
-}
-
-/// One serving thread.
-struct Seat {
-    number: usize,
-    listener: TcpListener,
-    acceptor: Arc<Acceptor>,
-    app: Arc<App>,
-    halted: watch::Receiver<bool>,
-    to_cut: watch::Receiver<bool>,
-    door: Option<Door>,
-    /// Dropped when the last caller is gone.
-    alive: mpsc::Sender<()>,
-}
-
-impl Seat {
-    /// The thread's life: accept until halted, then wait for its connections, until cut.
-    fn serve(self) -> std::io::Result<()> {
-        let Seat { number, listener, acceptor, app, halted, mut to_cut, door, alive } = self;
-        take_seat(number);
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let way_out = door.map(|door| tokio::spawn(door.serve()));
-            let tracker = TaskTracker::new();
-            acceptor.serve(listener, app, halted, tracker.clone()).await;
-            tracker.close();
-            tokio::select! {
-                () = tracker.wait() => {}
-                // Exchanges hear of it too: streams get their error event, and a moment to carry it.
-                _ = to_cut.wait_for(|cut| *cut) => drop(tokio::time::timeout(CUT_LINGER, tracker.wait()).await),
-            }
-            drop(alive);
-            match way_out {
-                Some(way_out) => way_out.await.unwrap_or(Ok(())),
-                None => Ok(()),
-            }
-        })
-        // Dropping the runtime drops what still runs; each exchange writes its record as it goes.
     }
 }
 

@@ -50,7 +50,8 @@ impl Connection {
         Connection::new(Bytes::Tls(Box::new(stream)), looked_at, facts)
     }
 
-    fn new(bytes: Bytes, looked_at: Vec<u8>, facts: Facts) -> Self {
+    fn new(bytes: Bytes, looked_at: Vec<u8>, mut facts: Facts) -> Self {
+        facts.socket = Some(bytes.fd());
         let facts = Arc::new(facts);
         let header = ResponseHeader::build_no_case(200, Some(0)).expect("200 is a status");
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(facts.clone()))));
@@ -86,7 +87,13 @@ impl Connection {
     }
 
     fn fd(&self) -> i32 {
-        match &self.bytes {
+        self.bytes.fd()
+    }
+}
+
+impl Bytes {
+    fn fd(&self) -> i32 {
+        match self {
             Bytes::Plain(tcp) => tcp.as_raw_fd(),
             Bytes::Tls(tls) => tls.get_ref().0.as_raw_fd(),
         }

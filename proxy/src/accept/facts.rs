@@ -6,10 +6,14 @@ use crate::policy::ConnectionAttributes;
 use crate::tls::Peer;
 use bytes::Bytes;
 use http::HeaderValue;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 /// Where the caller was going.
@@ -43,6 +47,8 @@ pub struct Facts {
     pub h2: bool,
     pub target: Target,
     pub said: Said,
+    /// Of the connection that has these facts.
+    pub socket: Option<RawFd>,
     opened: Instant,
     /// Milliseconds after `opened` since when a head is awaited; [`BUSY`] while none is.
     awaits_head_since: AtomicU64,
@@ -56,6 +62,14 @@ pub struct Facts {
     /// The caller closed, or the network did.
     heard_end: AtomicBool,
     overstayed: watch::Sender<bool>,
+}
+
+/// A second look at the same socket, so that whoever reads it misses nothing.
+fn look_at(socket: RawFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the connection is open as long as an exchange of it runs.
+    let own = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
+    // SAFETY: it is nobody else's, and stays open and itself until it is dropped.
+    unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(|refused| refused.into_parts().1)
 }
 
 const BUSY: u64 = u64::MAX;
@@ -73,6 +87,7 @@ impl Facts {
             h2,
             target,
             said: Said { address, xfcc: None },
+            socket: None,
             opened: Instant::now(),
             awaits_head_since: AtomicU64::new(0),
             read: AtomicU64::new(0),
@@ -82,6 +97,21 @@ impl Facts {
             heard_end: AtomicBool::new(false),
             overstayed: watch::Sender::new(false),
         }
+    }
+
+    /// Resolves when the kernel knows that the caller, or the network, has closed; reads nothing. False, at once, if that
+    /// cannot be watched. Only for an exchange of this connection, which keeps it open.
+    pub async fn hung_up(&self) -> bool {
+        let watched = self.socket.and_then(|socket| look_at(socket).ok());
+        let Some(watched) = watched else { return false };
+        while let Ok(mut ready) = watched.readable().await {
+            if ready.ready().is_read_closed() {
+                return true;
+            }
+            // Bytes that nobody reads yet; the end is told when it comes.
+            ready.clear_ready();
+        }
+        false
     }
 
     /// As policy sees the connection.

@@ -75,7 +75,7 @@ impl Handover {
         let mut asked = take_what_is_there(self, caller, (&mut out, chunked), body_bytes_max)?;
         let mut kept = Kept::begin(&out, again);
         loop {
-            let link = self.send(pool, &mut out).await?;
+            let link = self.send(caller, pool, &mut out).await?;
             let mut carriage = Carriage {
                 caller: &mut *caller,
                 handover: &mut *self,
@@ -103,7 +103,7 @@ impl Handover {
             let Some(whole) = kept.whole().filter(|_| refused) else { return Ok(()) };
             out = whole.clone();
             self.turned_away();
-            self.settle_while_there(caller, asked).await?;
+            self.settle_while_there(caller).await?;
         }
     }
 
@@ -143,9 +143,9 @@ impl Handover {
     }
 
     /// Writes the beginning on a connection that takes it. One of which nothing was taken may be replaced.
-    async fn send(&mut self, pool: &Arc<Pool>, out: &mut BytesMut) -> Result<Link, Error> {
+    async fn send(&mut self, caller: &mut ServerSession, pool: &Arc<Pool>, out: &mut BytesMut) -> Result<Link, Error> {
         loop {
-            self.settle().await?;
+            self.settle_while_there(caller).await?;
             let mut link = match pool.lease(&self.upstream, self.timeouts.connect).await {
                 Ok(link) => link,
                 Err(_) if self.may_wait() => continue,

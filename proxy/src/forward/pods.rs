@@ -12,7 +12,6 @@ use crate::outbound::origin::Origin;
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, StatusCode};
-use pingora_core::protocols::http::ServerSession;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -117,15 +116,6 @@ impl Handover {
             }
             // No pod is left: it keeps its place in the queue, which wakes the next.
             self.place = self.permit.take().map(|permit| permit.place());
-        }
-    }
-
-    /// As [`Handover::settle`], unless the caller leaves; `asked`: nothing is to be expected of it any more.
-    pub(super) async fn settle_while_there(&mut self, caller: &mut ServerSession, asked: bool) -> Result<(), Error> {
-        tokio::select! {
-            biased;
-            settled = self.settle() => settled,
-            _ = caller.read_body_or_idle(true), if asked => Err(Error::CallerLeft),
         }
     }
 

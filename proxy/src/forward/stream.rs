@@ -77,7 +77,7 @@ impl Handover {
         let request = self.stream_request(caller).await?;
         let bodiless = caller.is_body_empty();
         let first = if bodiless { None } else { first_piece(caller)? };
-        let mut lease = self.stream(streams).await?;
+        let mut lease = self.stream(caller, streams).await?;
         let (from, to) = lease.send.send_request(request, bodiless).map_err(|error| fault(&error, false))?;
         let mut carriage = Carriage {
             caller,
@@ -144,9 +144,9 @@ impl Handover {
     }
 
     /// A stream on a connection that takes it; while the server takes none, the request waits.
-    async fn stream(&mut self, streams: &Arc<Streams>) -> Result<Lease, Error> {
+    async fn stream(&mut self, caller: &mut ServerSession, streams: &Arc<Streams>) -> Result<Lease, Error> {
         loop {
-            self.settle().await?;
+            self.settle_while_there(caller).await?;
             match streams.lease(&self.upstream, self.timeouts.connect).await {
                 Ok(lease) => return Ok(lease),
                 Err(_) if self.may_wait() => {}
