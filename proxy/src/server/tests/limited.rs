@@ -248,10 +248,15 @@ async fn what_does_a_grpc_caller_over_its_limit_hear() {
             assert_ne!(refused.headers().get("grpc-status").map(|code| code.as_bytes()), Some(&b"8"[..]));
             refused = call("/inference.GRPCInferenceService/ModelInfer").await;
         }
-        let header = |name: &str| refused.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        assert_eq!((refused.status().as_u16(), header("grpc-status")), (200, "8"), "{refused:?}");
-        assert!(refused.body().is_end_stream(), "trailers only");
-        assert!(header("grpc-message").contains("limit") && !header("retry-after").is_empty(), "{refused:?}");
+        let (head, mut body) = refused.into_parts();
+        assert!(body.data().await.is_none(), "a status and no message");
+        let trailers = body.trailers().await.unwrap().expect("a gRPC answer ends with its status");
+        let header = |name: &str| {
+            let value = head.headers.get(name).or_else(|| trailers.get(name));
+            value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+        };
+        assert_eq!((head.status.as_u16(), header("grpc-status")), (200, "8"), "{head:?} {trailers:?}");
+        assert!(header("grpc-message").contains("limit") && !header("retry-after").is_empty(), "{head:?} {trailers:?}");
         assert_eq!((header("x-ratelimit-remaining"), header("content-type")), ("0", "application/grpc"));
         let live = call("/inference.GRPCInferenceService/ServerLive").await;
         assert_eq!(live.headers().get("grpc-status"), None, "health is never limited: {live:?}");
