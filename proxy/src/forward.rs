@@ -3,6 +3,7 @@
 //!
 //! Never reads a body, never changes a dialect, and never sends a request twice that may have been begun.
 
+mod asking;
 mod carry;
 mod edits;
 mod failure;

@@ -13,18 +13,19 @@ mod handover;
 mod listeners;
 pub mod memory;
 mod policed;
+mod rooms;
 mod seat;
 mod sleepers;
 mod way_out;
 
-use crate::accept::{Acceptor, Entrance, Modes};
+use crate::accept::Acceptor;
 use crate::activator::BadService;
 use crate::admin;
 use crate::admission::{self, Admission, QueueLimits};
 use crate::auth::{Authenticator, ConfigProblem};
 use crate::config::{Behind, Config};
 use crate::dialects::Dialect;
-use crate::exchange::{Answers, Classes, Exchange, Limiter, Suspects};
+use crate::exchange::{Answers, Exchange};
 use crate::knative::Knative;
 use crate::outbound::BadCluster;
 use crate::policy::Problem;
@@ -41,6 +42,7 @@ use door::App;
 use drain::Drain;
 use handover::Ports;
 use policed::{Policed, policies};
+use rooms::Rooms;
 use seat::Seat;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -148,42 +150,17 @@ impl Server {
         let ports = ports(&listener, &admin, way_out.as_ref(), counter.as_ref())?;
         let policed = policies(&config, authenticator.barred())?;
         begin::ready_for_pods(&parts.answers, &config, identity.as_ref())?;
-        let policies = policed.as_ref().map(|(policies, _)| policies.clone());
-        let authorizers = begin::authorizers(&config, &journal);
-        let admission = Admission::new(admission_limits(&config));
-        let acceptor = Arc::new(Acceptor::new(Entrance {
-            modes: Modes { tls: config.tls.clone(), policies: policies.clone(), authorizers: authorizers.clone() },
-            identity: identity.clone().filter(|_| config.tls.any()),
-            interception: config.interception.clone(),
-            xfcc: config.xfcc,
-            ports: ports.clone(),
-            authenticator: authenticator.clone(),
-            limits: config.limits.clone(),
-            journal: journal.clone(),
-            wakes: sleepers::wakes(&config, &admission),
-        }));
-        let (cut, to_cut) = watch::channel(false);
-        let exchange = Arc::new(Exchange {
-            dialects: parts.dialects,
+        let rooms = Rooms {
+            policies: policed.as_ref().map(|(policies, _)| policies.clone()),
+            authorizers: begin::authorizers(&config, &journal),
+            admission: Admission::new(admission_limits(&config)),
             authenticator,
-            revocations: Arc::default(),
-            policies,
-            authorizers,
-            admission,
-            answers: parts.answers,
-            xfcc: config.xfcc,
             ports,
-            known: Arc::new(known(&config)),
-            limits: config.limits.clone(),
-            cold: config.cold,
-            timeouts: config.timeouts,
-            classes: Classes::new(&config.queue),
-            limiter: Limiter::new(&config.rate_limits, config.threads + 1, &journal.metrics),
             journal,
-            leaving: Arc::default(),
-            suspects: Suspects::new(config.queue.wait_max),
-            cut: to_cut,
-        });
+        };
+        let acceptor = Arc::new(rooms.acceptor(&config, identity.as_ref()));
+        let (cut, to_cut) = watch::channel(false);
+        let exchange = Arc::new(rooms.exchange(&config, (parts.answers, parts.dialects), to_cut));
         let prober = config.readiness.clone().map(admin::Prober::new);
         let face = |knative| Arc::new(Knative::new(knative, exchange.leaving.clone(), prober.clone()));
         let knative = config.knative.as_ref().map(face);
@@ -231,24 +208,7 @@ impl Server {
             for number in 0..threads {
                 let app = App::new(self.exchange.clone(), &self.config, self.knative.clone());
                 apps.push(app.clone());
-                let seat = Seat {
-                    number,
-                    listener: self.listener.try_clone()?,
-                    acceptor: self.acceptor.clone(),
-                    app,
-                    halted: halted.clone(),
-                    to_cut: self.cut.subscribe(),
-                    door: self.way_out.as_ref().map(WayOut::door).transpose()?,
-                    callers: self.exchange.journal.metrics.in_flight.clone(),
-                    alive: alive.clone(),
-                };
-                let seated = seated.clone();
-                std::thread::Builder::new().name(format!("outrider-{number}")).spawn(move || {
-                    let _seated = seated;
-                    if let Err(error) = seat.serve() {
-                        tracing::error!(number, %error, "a serving thread ended");
-                    }
-                })?;
+                self.seat(number, app, halted.clone(), alive.clone())?.begin(seated.clone())?;
             }
             drop((alive, seated));
             let (end_worker, worker_ended, mut windows) = self.staff(running)?;
@@ -277,6 +237,27 @@ impl Server {
             tracing::info!("ended");
             self.exchange.journal.lines.flush();
             Ok(())
+        })
+    }
+
+    /// One of the serving threads, with all it needs.
+    fn seat(
+        &self,
+        number: usize,
+        app: Arc<App>,
+        halted: watch::Receiver<bool>,
+        alive: mpsc::Sender<()>,
+    ) -> Result<Seat, Error> {
+        Ok(Seat {
+            number,
+            listener: self.listener.try_clone()?,
+            acceptor: self.acceptor.clone(),
+            app,
+            halted,
+            to_cut: self.cut.subscribe(),
+            door: self.way_out.as_ref().map(WayOut::door).transpose()?,
+            callers: self.exchange.journal.metrics.in_flight.clone(),
+            alive,
         })
     }
 

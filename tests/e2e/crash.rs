@@ -1,7 +1,7 @@
 //! A worker that is killed again and again, and a sidecar that ends under load: who began hears of it, nobody else does.
 
 use crate::{CHAT, alone, chat};
-use outrider_tests::client::{Connection, Protocol, Security, metric, read, request};
+use outrider_tests::client::{Connection, Protocol, Security, metric, read, request, wait_for_metric};
 use outrider_tests::places::smollm2;
 use outrider_tests::up::{Up, send};
 use std::sync::Arc;
@@ -55,7 +55,9 @@ async fn does_only_who_had_begun_hear_of_fifty_killed_workers() {
     let streaming: Vec<_> = (0..4).map(|_| tokio::spawn(streamed(up.clone(), over.clone(), broken.clone()))).collect();
     for kill in 0..KILLS {
         let pids = tokio::task::block_in_place(|| up.wait_for_workers("a worker", |pids| pids.len() == 1));
-        // At another moment of its life each time, also while it loads.
+        // One that still loads has not been given anybody: its end is a failed start, which all who wait are told of.
+        wait_for_metric(up.as_ref(), "outrider_worker_state", &[("state", "awake")], |awake| awake == 1.0).await;
+        // At another moment of its life each time.
         tokio::time::sleep(Duration::from_millis(50 + 37 * (kill as u64 % 20))).await;
         send(pids[0], libc::SIGKILL);
     }
@@ -94,7 +96,7 @@ async fn does_no_stream_of_a_thousand_break_when_the_sidecar_ends() {
         }
     };
     let streams: Vec<_> = (0..1000).map(|_| tokio::spawn(get())).collect();
-    outrider_tests::client::wait_for_metric(&proxy, "outrider_requests_in_flight", &[], |count| count == 1000.0).await;
+    wait_for_metric(&proxy, "outrider_requests_in_flight", &[], |count| count == 1000.0).await;
     send(proxy.pid(), libc::SIGTERM);
     let (start, mut late) = (Instant::now(), Vec::new());
     while start.elapsed() < Duration::from_secs(1) {

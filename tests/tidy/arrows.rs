@@ -104,6 +104,8 @@ const SHELLS: &[&str] = &[
     "proxy/src/forward.rs",
     "proxy/src/forward/carry.rs",
     "proxy/src/forward/pool.rs",
+    "proxy/src/forward/stream.rs",
+    "proxy/src/forward/streams.rs",
     "proxy/src/main.rs",
     "proxy/src/metrics.rs",
     "proxy/src/outbound/answer.rs",

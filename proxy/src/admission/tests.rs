@@ -1,3 +1,5 @@
+//! Admission as callers meet it: starts, limits, crowds and failures.
+
 use super::*;
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

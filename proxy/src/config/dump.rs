@@ -2,7 +2,7 @@
 //!
 //! There are only paths to secrets in a [`Config`]; the worker's arguments might hold one, so only their number is shown.
 
-use super::{Behind, Config, Destination, Forward, Method, Sleep, Worker};
+use super::{Behind, Config, Destination, Forward, Limits, Method, Sleep, Worker};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ impl Config {
     /// JSON; durations in seconds, sizes in bytes.
     pub fn dump(&self) -> Value {
         let methods: Vec<Value> = self.auth.methods.iter().map(Method::dump).collect();
-        let limits = &self.limits;
         json!({
             "listen": self.listen.to_string(),
             "admin": self.admin.to_string(),
@@ -47,19 +46,7 @@ impl Config {
             "device": self.device.as_ref().map(|device| device.dump()),
             "queue": self.queue.dump(),
             "timeouts": self.timeouts.dump(),
-            "limits": {
-                "body_bytes_max": limits.body_bytes_max,
-                "body_timeout_seconds": seconds(limits.body_timeout),
-                "header_timeout_seconds": seconds(limits.header_timeout),
-                "write_timeout_seconds": seconds(limits.write_timeout),
-                "handshake_timeout_seconds": seconds(limits.handshake_timeout),
-                "handshakes_max": limits.handshakes_max,
-                "connections_max": limits.connections_max,
-                "streams_max": limits.streams_max,
-                "idle_timeout_seconds": seconds(limits.idle_timeout),
-                "connection_age_max_seconds": limits.connection_age_max.map(seconds),
-                "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
-            },
+            "limits": limits(&self.limits),
             "cold": self.cold.dump(),
             "rate_limits": self.rate_limits.dump(),
             "access_log": self.access_log,
@@ -74,6 +61,22 @@ impl Config {
             "upgrade": self.upgrade.as_ref().map(|upgrade| upgrade.dump()),
         })
     }
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({
+        "body_bytes_max": limits.body_bytes_max,
+        "body_timeout_seconds": seconds(limits.body_timeout),
+        "header_timeout_seconds": seconds(limits.header_timeout),
+        "write_timeout_seconds": seconds(limits.write_timeout),
+        "handshake_timeout_seconds": seconds(limits.handshake_timeout),
+        "handshakes_max": limits.handshakes_max,
+        "connections_max": limits.connections_max,
+        "streams_max": limits.streams_max,
+        "idle_timeout_seconds": seconds(limits.idle_timeout),
+        "connection_age_max_seconds": limits.connection_age_max.map(seconds),
+        "connection_age_grace_seconds": limits.connection_age_grace.map(seconds),
+    })
 }
 
 fn forward(forward: &Forward) -> Value {

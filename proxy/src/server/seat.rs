@@ -34,8 +34,20 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// On a thread of its own; `seated` is dropped when that ends.
+    pub fn begin(self, seated: mpsc::Sender<()>) -> std::io::Result<()> {
+        let number = self.number;
+        let begun = std::thread::Builder::new().name(format!("outrider-{number}")).spawn(move || {
+            let _seated = seated;
+            if let Err(error) = self.serve() {
+                tracing::error!(number, %error, "a serving thread ended");
+            }
+        });
+        begun.map(drop)
+    }
+
     /// The thread's life: accept until halted, then wait for its connections, until cut.
-    pub fn serve(self) -> std::io::Result<()> {
+    fn serve(self) -> std::io::Result<()> {
         let Seat { number, listener, acceptor, app, halted, mut to_cut, door, callers, alive } = self;
         take_seat(number);
         let runtime = Builder::new_current_thread().enable_all().build()?;

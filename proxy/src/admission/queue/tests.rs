@@ -1,3 +1,5 @@
+//! The queue against an obvious one, and what it promises by name.
+
 use super::reference::{Entry, Reference};
 use super::*;
 use proptest::prelude::*;
