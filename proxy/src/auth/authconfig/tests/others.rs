@@ -289,7 +289,14 @@ async fn what_does_each_way_of_authorino_let_in() {
             200,
         ),
         ("any_status", Compat { any_status: true, ..strict }, &error_page, |_| (), 403, 200),
-        ("provider_down_401", Compat { provider_down_401: true, ..strict }, &down, |_| (), 503, 401),
+        (
+            "provider_down_401",
+            Compat { provider_down_401: true, ..strict },
+            &down,
+            |token| token.issuer = "http://127.0.0.1:9/realm",
+            503,
+            401,
+        ),
         ("all", Compat::AUTHORINO, &error_page, |token| token.audience = "another", 401, 200),
         ("authentication_optional", Compat { authentication_optional: true, ..strict }, &unsaid, |_| (), 0, 200),
     ];
