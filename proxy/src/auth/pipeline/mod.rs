@@ -303,6 +303,11 @@ impl Refusal {
         Box::new(Refusal { refused, audit, explains: false, speaks: None })
     }
 
+    /// Told as the policy says, even where it says nothing.
+    pub fn explains(&self) -> bool {
+        self.explains
+    }
+
     /// In the words of our own table, or of the policy.
     pub fn into_error(self) -> Error {
         if let Some(speaks) = self.speaks {

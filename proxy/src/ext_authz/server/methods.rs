@@ -1,7 +1,7 @@
 //! The engine that judges this sidecar's own callers, as what decides for gateways: our own list of methods, or policies by
 //! host.
 
-use super::answer::{Allowed, Code, Decision, REASON, Refused};
+use super::answer::{Allowed, Code, Decision, Refused};
 use super::{Check, Decide};
 use crate::auth::pipeline::{Fault, Refusal};
 use crate::auth::request::Edit;
@@ -109,8 +109,9 @@ fn refused(refusal: Refusal) -> Refused {
         Fault::Invalid => return Refused::invalid(),
     };
     let told = refused.refusal();
-    // Our own list says nothing but what our table says.
-    if told.headers.get(REASON).is_none_or(HeaderValue::is_empty) {
+    // Our own list says nothing but what our table says; nor does a policy of what could not be decided.
+    let speechless = refused.fault == Fault::Unavailable && refused.message.is_empty();
+    if !refusal.explains() || speechless {
         return Refused { code, ..Refused::of(&refused.error) };
     }
     Refused { code, status: told.status, headers: told.headers, body: told.body }

@@ -277,3 +277,23 @@ async fn are_connections_and_checks_bounded() {
     assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed at once");
     drop(held);
 }
+
+#[tokio::test]
+async fn does_a_refusal_without_words_keep_all_else() {
+    use crate::auth::Authenticator;
+    use crate::auth::pipeline::{DenyWith, Make, Pipeline};
+    let made = |text: &'static str| -> Make { Box::new(move |_| Ok(json!(text))) };
+    let unauthenticated = DenyWith {
+        code: Some(StatusCode::FOUND),
+        message: Some(made("")),
+        headers: vec![(::http::header::LOCATION, made("/login"))],
+        body: None,
+    };
+    // Nobody can enter.
+    let pipeline = Pipeline { name: "p".into(), unauthenticated, explains: true, ..Pipeline::default() };
+    let methods = Methods(Arc::new(Authenticator::of(pipeline)));
+    let Decision::Refused(refused) = methods.decide(&check(asked(http("/", &[]))).unwrap()).await else {
+        panic!("nobody can enter")
+    };
+    assert_eq!((refused.status, refused.headers["location"].as_bytes()), (StatusCode::FOUND, &b"/login"[..]));
+}
