@@ -6,11 +6,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CMAKE_BIN := $(TARGET)/tools/cmake/data/bin
 export PATH := $(PATH):$(abspath $(CMAKE_BIN))
 
-.PHONY: demo test simulation build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
+.PHONY: dist demo test simulation build models clients tools e2e e2e-spire e2e-kubernetes oracle lint bench fuzz bless clean
 .DEFAULT_GOAL := build
 
 build: tools                ## the two binaries, release
 	$(CARGO) build --release --workspace
+
+dist: tools                 ## the two binaries as they are shipped: optimised across crates, in $(TARGET)/dist
+	$(CARGO) build --profile dist -p outrider -p outrider-worker
 
 demo: build                 ## a real model behind the sidecar, and one chat with it; MODEL=path.gguf for another
 	$(if $(MODEL),,$(PYTHON) tests/demo/models.py --only smollm2)

@@ -56,7 +56,7 @@ async fn does_only_who_had_begun_hear_of_fifty_killed_workers() {
     for kill in 0..KILLS {
         let pids = tokio::task::block_in_place(|| up.wait_for_workers("a worker", |pids| pids.len() == 1));
         // One that still loads has not been given anybody: its end is a failed start, which all who wait are told of.
-        wait_for_metric(up.as_ref(), "outrider_worker_state", &[("state", "awake")], |awake| awake == 1.0).await;
+        wait_for_metric(up.as_ref(), "outrider_worker_state", &["state=\"awake\""], |awake| awake == 1.0).await;
         // At another moment of its life each time.
         tokio::time::sleep(Duration::from_millis(50 + 37 * (kill as u64 % 20))).await;
         send(pids[0], libc::SIGKILL);
