@@ -43,10 +43,11 @@ lint:                       ## formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
-bench: build models clients ## ratios beside peers and floors, into tests/bench/results/
+bench: build dist models clients ## what is shipped, beside peers and floors; ratios into tests/bench/results/
+	cp $(TARGET)/release/outrider-load $(TARGET)/dist/
 	$(PYTHON) tests/bench/bench.py
-	$(PYTHON) tests/bench/mesh.py
-	$(PYTHON) tests/bench/merged.py
+	OUTRIDER_BINARIES=$(TARGET)/dist $(PYTHON) tests/bench/mesh.py
+	OUTRIDER_BINARIES=$(TARGET)/dist $(PYTHON) tests/bench/merged.py
 	$(PYTHON) tests/bench/wake.py
 
 fuzz:                       ## strangers' bytes, bounded; with nightly and cargo-fuzz for a minute each

@@ -121,10 +121,9 @@ async def hold(kind, to, count, folder):
 
 def waiting(admin):
     with urllib.request.urlopen(f"http://{admin}/metrics", timeout=30) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith("outrider_queue_waiting "):
-                return int(float(line.split()[1]))
-    return -1
+        lines = answer.read().decode().splitlines()
+    bands = [line for line in lines if line.startswith("outrider_queue_waiting{")]
+    return sum(int(float(line.split()[1])) for line in bands) if bands else -1
 
 
 def sidecar_config(kind, upstream):
