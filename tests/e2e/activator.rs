@@ -46,7 +46,10 @@ fn list(folder: &Path, pods: &[Proxy], ready: bool) {
 async fn call(address: String, number: usize) -> String {
     let mut tcp = TcpStream::connect(address).await.expect("a connection");
     let body = format!("request {number}");
-    let head = format!("POST /whole HTTP/1.1\r\nhost: echo.test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /whole HTTP/1.1\r\nhost: echo.test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     tcp.write_all(format!("{head}{body}").as_bytes()).await.expect("a request can be written");
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.expect("an answer");

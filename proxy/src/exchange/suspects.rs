@@ -64,7 +64,9 @@ impl Trial<'_> {
         }
         if self.ends >= ACCIDENTS_MAX {
             let turn = tokio::time::timeout(left, self.suspects.one.acquire()).await;
-            let Ok(turn) = turn else { return Err(Error::QueueTimeout { waited: self.since.elapsed(), retry_after: PAUSE }) };
+            let Ok(turn) = turn else {
+                return Err(Error::QueueTimeout { waited: self.since.elapsed(), retry_after: PAUSE });
+            };
             self.turn = Some(turn.expect("nobody closes it"));
         }
         Ok(())
