@@ -20,10 +20,11 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::{Interception, Limits, TlsMode, Xfcc};
 use crate::metrics::Metrics;
-use crate::net::original_destination;
+use crate::net::{self, original_destination};
 use crate::record::{Journal, unix_now};
 use crate::tls::xfcc::{Details, made_from};
 use crate::tls::{Alpn, Identity, Mode, Peer, handshake_reason, peer_of, server_config};
+use crate::until::until;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use handshakes::Handshakes;
@@ -142,19 +143,8 @@ impl Acceptor {
         mut stop: watch::Receiver<bool>,
         tracker: TaskTracker,
     ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
-            match accepted {
-                Ok(accepted) => self.clone().begin(accepted, &app, &stop, &tracker),
-                Err(error) => {
-                    // Mostly: out of file descriptors. Without the pause this loop would spin until one is free.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+        while let Some(accepted) = net::next(&listener, &mut stop, "a caller").await {
+            self.clone().begin(accepted, &app, &stop, &tracker);
         }
         // Whoever is connected but not accepted yet would be reset when the listener closes.
         while let Some(Ok(accepted)) = listener.accept().now_or_never() {
@@ -345,14 +335,6 @@ fn plain(tcp: TcpStream, address: SocketAddr, target: Target, h2: bool) -> Conne
 /// Resolves when it is time to stop.
 async fn told_to(stop: &mut watch::Receiver<bool>) -> bool {
     stop.wait_for(|stop| *stop).await.is_ok()
-}
-
-/// Never, without a moment.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Counts a connection while it is open.

@@ -29,10 +29,6 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// they look for an answer, so this must cover any body sent in good faith; nothing of it is kept.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 256 << 20;
-/// How often a caller whose body is not read yet is looked after where nothing is left to watch it by.
-const CLOSED_LOOK: Duration = Duration::from_secs(2);
-/// `enum` of the kernel's `net/tcp_states.h`.
-const TCP_ESTABLISHED: u8 = 1;
 
 /// One request and the way back to its caller.
 pub struct Downstream<'a> {
@@ -180,18 +176,8 @@ impl<'a> Downstream<'a> {
             let _ = self.session.read_body_or_idle(true).await;
         } else {
             // The body is in the socket, and so would be the end: only the kernel can tell without reading.
-            let told = self.facts().hung_up().await;
-            while !told && !self.closed() {
-                tokio::time::sleep(CLOSED_LOOK).await;
-            }
+            self.facts().hung_up().await;
         }
-    }
-
-    /// Whether the kernel knows that the caller has closed.
-    fn closed(&self) -> bool {
-        let socket = self.session.digest().and_then(|digest| digest.socket_digest.as_ref());
-        let state = socket.and_then(|socket| socket.tcp_info()).map(|info| info.tcpi_state);
-        state.is_some_and(|state| state != TCP_ESTABLISHED)
     }
 
     /// Sends parts of the answer; waits while the caller's window is full, but not for ever.

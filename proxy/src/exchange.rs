@@ -321,9 +321,7 @@ impl Exchange {
         floor.deadlines.recalled();
         let permit = self.held(ticket, floor).await?;
         floor.deadlines.dispatched();
-        floor.record.band = permit.place().class.band;
-        floor.record.waited(permit.waited);
-        floor.record.generation = permit.generation();
+        floor.record.admitted(&permit);
         Ok(permit)
     }
 

@@ -12,6 +12,7 @@ mod pods;
 mod pool;
 mod stream;
 mod streams;
+mod telling;
 pub mod usage;
 mod wire;
 
@@ -40,7 +41,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What the server behind may keep for us before it has to read on: a slow caller must not fill our memory.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -48,9 +48,6 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A server that reads nothing for so long will not: without an end, it and a caller who reads nothing either would wait
 /// for each other for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pieces that come together are written together, and an error among them throws all of them away: what follows our own
-/// last event is swallowed for so long, until that is surely on its way.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Streams of one connection: what servers of every make allow.
 const STREAMS_MAX: usize = 100;
 
@@ -91,13 +88,11 @@ pub struct Handover {
     pub deadlines: Deadlines,
     edits: Vec<Edit>,
     gauge: Gauge,
-    /// When a stream's last event was said by us.
-    said_at: Option<Instant>,
+    /// A stream's last event was said by us.
+    said: bool,
     pub record: Record,
     /// Bytes are no body any more, and have no end.
     upgraded: bool,
-    /// Why we ended it.
-    stopped: Option<Error>,
     /// In the queue, for waiting again.
     place: Option<Place>,
     /// The caller's.
@@ -140,10 +135,9 @@ impl Handover {
             deadlines,
             edits,
             gauge: Gauge::new(meter),
-            said_at: None,
+            said: false,
             record,
             upgraded: false,
-            stopped: None,
             place: None,
             rights,
             busy,
@@ -181,10 +175,9 @@ impl Handover {
     async fn settle_while_there(&mut self, caller: &mut ServerSession) -> Result<(), Error> {
         let facts = self.busy.facts().clone();
         let gone = async {
-            if let Some(closed) = caller.watch_h2_stream_close() {
-                let _ = closed.await;
-            } else if !facts.hung_up().await {
-                std::future::pending::<()>().await;
+            match caller.watch_h2_stream_close() {
+                Some(closed) => drop(closed.await),
+                None => facts.hung_up().await,
             }
         };
         tokio::select! {
@@ -202,8 +195,7 @@ impl Handover {
             Ok(permit) => {
                 self.deadlines.dispatched();
                 self.record.tries += 1;
-                self.record.waited(permit.waited);
-                self.record.generation = permit.generation();
+                self.record.admitted(&permit);
                 self.permit = Some(permit);
                 Ok(())
             }
@@ -241,11 +233,6 @@ impl Handover {
         if self.busy.facts().is_over() {
             return Err(Error::Draining);
         }
-        if let Some(at) = self.said_at {
-            *piece = None;
-            let gone = at.elapsed() > LAST_WORDS;
-            return if gone { Err(self.stopped.clone().unwrap_or(Error::WorkerLost)) } else { Ok(()) };
-        }
         let Some(bytes) = piece else { return Ok(()) };
         self.deadlines.wrote();
         self.record.sent(bytes.len());
@@ -266,8 +253,7 @@ impl Handover {
         *piece = Some(last.freeze());
         // It may have been the last piece anyway.
         self.record.refused(&error.verdict(), error.to_string());
-        self.stopped = Some(error);
-        self.said_at = Some(Instant::now());
+        self.said = true;
     }
 
     fn refusal(&self, error: &Error) -> Vec<Part> {
@@ -298,7 +284,7 @@ impl Handover {
         let verdict = error.verdict();
         let silent = head_sent || matches!(error, Error::CallerLeft);
         self.record.refused(&verdict, error.to_string());
-        if self.said_at.is_some() {
+        if self.said {
             // Clients that wait for the end before they believe an event see the one that says why.
             return Some(vec![Part::End(None)]);
         }

@@ -320,12 +320,12 @@ impl Metrics {
         let gauges = &self.policy;
         gauges.generation.set(policies.generation() as i64);
         gauges.good.set(i64::from(policies.problems().is_empty()));
-        gauges.failures.inc_by(policies.failures().saturating_sub(gauges.failures.get()));
+        catch_up(&gauges.failures, policies.failures());
     }
 
     /// Access-log lines that were dropped so far.
     pub fn dropped(&self, lines: u64) {
-        self.log_dropped.inc_by(lines.saturating_sub(self.log_dropped.get()));
+        catch_up(&self.log_dropped, lines);
     }
 
     /// What the next exposition says of our identity.
@@ -335,8 +335,8 @@ impl Metrics {
         gauges.not_after.set(status.not_after_unix.unwrap_or(0));
         gauges.crls.set(status.crls as i64);
         gauges.crls_stale.set(status.crls_stale as i64);
-        gauges.rotations.inc_by(status.rotations.saturating_sub(gauges.rotations.get()));
-        gauges.renewal_failures.inc_by(status.renewal_failures.saturating_sub(gauges.renewal_failures.get()));
+        catch_up(&gauges.rotations, status.rotations);
+        catch_up(&gauges.renewal_failures, status.renewal_failures);
     }
 
     /// The exposition in Prometheus' text format; `snapshot` is the gate's state at this moment.
@@ -352,7 +352,7 @@ impl Metrics {
             (&self.worker_start_failures, snapshot.start_failures),
             (&self.worker_crashes, snapshot.crashes),
         ] {
-            counter.inc_by(value.saturating_sub(counter.get()));
+            catch_up(counter, value);
         }
         raise(&self.worker_wake_seconds, snapshot.wake_seconds_sum);
         self.process.measure();
@@ -365,6 +365,11 @@ impl Metrics {
 /// Brings a counter up to what was counted elsewhere.
 fn raise(counter: &Counter, value: f64) {
     counter.inc_by((value - counter.get()).max(0.0));
+}
+
+/// The same of whole numbers.
+fn catch_up(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
 }
 
 #[cfg(test)]

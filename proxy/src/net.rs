@@ -1,16 +1,43 @@
-//! What a connection's socket knows that tokio does not tell: where it was going before a redirect, and whether the
-//! other end is still there. Never reads a byte of it.
+//! Connections as the kernel has them: the next one of a listener, where one was going before a redirect, and whether the
+//! other end is still there. Never reads a byte of one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
-use tokio::net::{TcpSocket, TcpStream};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 
 /// `linux/netfilter_ipv4.h` and `linux/netfilter_ipv6/ip6_tables.h` give both the number 80.
 const SO_ORIGINAL_DST: libc::c_int = 80;
 
 /// `TCP_ESTABLISHED` of the kernel's `net/tcp_states.h`; `tcpi_state` is the first byte of `TCP_INFO`.
 const TCP_ESTABLISHED: u8 = 1;
+
+/// When no connection can be accepted, mostly because there are no file descriptors, the next try is so much later:
+/// without it the loop around would spin until there are.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The next connection; `None` once `halted` is true. `whose`, for the log, while none can be accepted.
+pub async fn next(
+    listener: &TcpListener,
+    halted: &mut watch::Receiver<bool>,
+    whose: &str,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = halted.wait_for(|halted| *halted) => return None,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                tracing::warn!(whose, %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
 
 /// The source of connections to the application: the redirect's rules let it through instead of back to us. IPv6 has
 /// one loopback address only, so `outrider redirect install` adds this one to `lo`.

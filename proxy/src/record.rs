@@ -8,7 +8,9 @@ mod lines;
 
 pub use lines::Lines;
 
+use crate::admission::Permit;
 use crate::auth::audit::Audit;
+use crate::chance::mix;
 use crate::error::Verdict;
 use crate::metrics::Metrics;
 use crate::tls::Peer;
@@ -31,11 +33,9 @@ pub fn draw_id() -> String {
         drawn.map_or_else(|_| unix_now().as_nanos() as u64, |()| u64::from_le_bytes(bytes))
     });
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    // Mixed (splitmix64's finaliser, a bijection), so that ids tell nobody how many requests there were.
-    let mut mixed = PROCESS.rotate_left(32).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    format!("{:016x}{:016x}", *PROCESS, mixed ^ (mixed >> 31))
+    // Mixed, so that ids tell nobody how many requests there were.
+    let mixed = mix(PROCESS.rotate_left(32).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)));
+    format!("{:016x}{mixed:016x}", *PROCESS)
 }
 
 /// Where records go.
@@ -148,8 +148,11 @@ impl Record {
         self.auth = Some(audit);
     }
 
-    pub fn waited(&mut self, waited: Duration) {
-        *self.queue_wait.get_or_insert_default() += waited;
+    /// It is its turn, perhaps again.
+    pub fn admitted(&mut self, permit: &Permit) {
+        self.band = permit.place().class.band;
+        *self.queue_wait.get_or_insert_default() += permit.waited;
+        self.generation = permit.generation();
     }
 
     pub fn refused(&mut self, verdict: &Verdict, reason: String) {

@@ -51,8 +51,9 @@ def pinned(cpu):
 
 
 @contextlib.contextmanager
-def process(arguments, cpu, **options):
-    child = subprocess.Popen([str(argument) for argument in arguments], preexec_fn=pinned(cpu), **options)
+def process(arguments, cpu=None, **options):
+    pin = None if cpu is None else pinned(cpu)
+    child = subprocess.Popen([str(argument) for argument in arguments], preexec_fn=pin, **options)
     try:
         yield child
     finally:

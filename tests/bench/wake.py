@@ -6,46 +6,23 @@ what it waited less what the start took: noticing that somebody waits, and telli
 ways of being woken are measured: a child process, and a standby parent's engine. Results go into tests/bench/results/.
 """
 import argparse
-import contextlib
 import datetime
 import http.client
 import json
 import os
 import pathlib
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-BINARIES = pathlib.Path(os.environ.get("OUTRIDER_BINARIES", TARGET / "release"))
+from mesh import BINARIES, RESULTS, ROOT, process, rss_mb
+
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-RESULTS = ROOT / "tests" / "bench" / "results"
 STAGES = ["starting", "loading", "warming"]
 PROMPT = "The capital of France is"
-
-
-@contextlib.contextmanager
-def process(arguments, **options):
-    child = subprocess.Popen([str(argument) for argument in arguments], **options)
-    try:
-        yield child
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def rss_mb(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:")) / 1024
 
 
 class Sidecar:

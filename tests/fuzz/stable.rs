@@ -43,32 +43,23 @@ mod usage;
 #[path = "fuzz_targets/xfcc.rs"]
 mod xfcc;
 
+// Written for the simulation, which draws more kinds of things.
+#[allow(dead_code)]
+#[path = "../simulation/chance.rs"]
+mod chance;
+
+use chance::Chance;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const CASES: u64 = 3000;
 const BYTES_MAX: usize = 4096;
 
-/// SplitMix64.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
+impl Chance {
     /// One of the samples, changed in a few places; rarely nothing but chance.
     fn input(&mut self, samples: &[Vec<u8>]) -> Vec<u8> {
         if samples.is_empty() || self.below(8) == 0 {
             let length = self.below(64);
-            return (0..length).map(|_| self.next() as u8).collect();
+            return (0..length).map(|_| self.bits() as u8).collect();
         }
         let mut input = samples[self.below(samples.len())].clone();
         for _ in 0..self.below(6) {
@@ -76,7 +67,7 @@ impl Draw {
             let (from, to) = (at.min(end), at.max(end).min(at.min(end) + 32));
             match self.below(6) {
                 0 => drop(input.drain(from..to)),
-                1 => input.insert(at, self.next() as u8),
+                1 => input.insert(at, self.bits() as u8),
                 2 => {
                     let signs = b"\"'\\{}[]()#.,:;|@*%\n\0 -+0/=&~!<>\xff";
                     input.insert(at, signs[self.below(signs.len())]);
@@ -109,7 +100,7 @@ fn harmless(name: &str, run: fn(&[u8]), samples: &[&[u8]]) {
     samples.iter().for_each(|sample| run(sample));
     let (seed, cases) = (number("FUZZ_SEED", 1), number("FUZZ_CASES", CASES));
     for case in 0..cases {
-        let mut draw = Draw(seed.wrapping_mul(1 << 32).wrapping_add(case));
+        let mut draw = Chance::new(seed.wrapping_mul(1 << 32).wrapping_add(case));
         let input = draw.input(&samples);
         if catch_unwind(AssertUnwindSafe(|| run(&input))).is_err() {
             panic!("{name}, FUZZ_SEED={seed}, case {case}: {:?}", String::from_utf8_lossy(&input));

@@ -1,10 +1,17 @@
 //! One service and its week: callers, a buffer, pods, and an autoscaler, as one list of events in the order of virtual
 //! time. Everything that is decided is decided by the real rooms; here is only what happens to them.
 
+mod ends;
+mod fleet;
+mod misfortune;
+
+pub use ends::Ends;
+
 use crate::chance::Chance;
 use crate::gate::{Entered, Gate, Grant, Refused, Request};
 use crate::pod::{Phase, Pod, Worker};
 use crate::traffic::Traffic;
+use ends::End;
 use outrider::admission::{Next, Place};
 use outrider::scale::autoscale::burst::Mode;
 use outrider::scale::autoscale::decide::TICK;
@@ -23,106 +30,6 @@ const TRIES: u32 = 3;
 /// By the service's clock, at the beginning.
 const EPOCH: u64 = 1_000_000_000;
 
-/// How requests ended, and what happened on the way.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ends {
-    pub requests: u64,
-    served: u64,
-    full: u64,
-    cold: u64,
-    left: u64,
-    crashed: u64,
-    broken: u64,
-    direct: u64,
-    /// Came between "idle" and "stopped".
-    between: u64,
-    /// Pods there ever were, and the most at once, summed over services.
-    pods: u64,
-    pub peak: u64,
-    starts: u64,
-    start_failures: u64,
-    stops: u64,
-    crashes: u64,
-    nodes_lost: u64,
-    clock_steps: u64,
-    panics: u64,
-    to_zero: u64,
-    from_zero: u64,
-    events: u64,
-}
-
-impl Ends {
-    pub fn happened(&self) -> [(&'static str, u64); 18] {
-        [
-            ("served", self.served),
-            ("full", self.full),
-            ("cold", self.cold),
-            ("left", self.left),
-            ("crashed", self.crashed),
-            ("broken", self.broken),
-            ("direct", self.direct),
-            ("between", self.between),
-            ("peak", self.peak),
-            ("starts", self.starts),
-            ("start failures", self.start_failures),
-            ("stops", self.stops),
-            ("crashes", self.crashes),
-            ("nodes lost", self.nodes_lost),
-            ("clock steps", self.clock_steps),
-            ("panics", self.panics),
-            ("to zero", self.to_zero),
-            ("from zero", self.from_zero),
-        ]
-    }
-
-    fn sums(&mut self) -> [&mut u64; 21] {
-        [
-            &mut self.requests,
-            &mut self.served,
-            &mut self.full,
-            &mut self.cold,
-            &mut self.left,
-            &mut self.crashed,
-            &mut self.broken,
-            &mut self.direct,
-            &mut self.between,
-            &mut self.pods,
-            &mut self.peak,
-            &mut self.starts,
-            &mut self.start_failures,
-            &mut self.stops,
-            &mut self.crashes,
-            &mut self.nodes_lost,
-            &mut self.clock_steps,
-            &mut self.panics,
-            &mut self.to_zero,
-            &mut self.from_zero,
-            &mut self.events,
-        ]
-    }
-
-    pub fn add(&mut self, other: &Ends) {
-        let mut other = other.clone();
-        for (sum, more) in self.sums().into_iter().zip(other.sums()) {
-            *sum += *more;
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Served,
-    /// The pod's queue was full.
-    Full,
-    /// The worker would not start.
-    Cold,
-    Left,
-    /// The worker died under it, and it was told so.
-    Crashed,
-    /// Its node is lost.
-    Broken,
-}
-
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive,
@@ -135,8 +42,7 @@ enum Event {
     Keeper(usize, u64),
     PodReady(usize),
     Settled(usize),
-    /// What callers know from now on.
-    /// Pods, if callers go to them and not to the buffer.
+    /// What callers know from now on: pods, if they go to them and not to the buffer.
     View(Option<Vec<usize>>),
     Second,
     Tick,
@@ -520,7 +426,6 @@ impl<'a> World<'a> {
             Next::Start => {
                 assert_eq!(here.worker, Worker::Down, "two starts of one worker");
                 here.worker = Worker::Starting;
-                here.starts += 1;
                 self.ends.starts += 1;
                 let takes = if self.chance.hits(5) { 120.0 } else { self.chance.exponential(4.0) + 0.1 };
                 self.after(takes, Event::Started(pod));
@@ -580,139 +485,6 @@ impl<'a> World<'a> {
         here.worker = Worker::Down;
         here.gate.stopped();
         self.keep(pod);
-    }
-
-    fn misfortune(&mut self) {
-        if self.now < WEEK {
-            let next = self.chance.exponential(self.nature.misfortune_seconds);
-            self.after(next, Event::Misfortune);
-        }
-        match self.chance.below(3) {
-            0 => {
-                self.ends.clock_steps += 1;
-                let most = self.chance.one_of(&[2_000, 60_000, 7_200_000]);
-                self.offset += self.chance.from(0, 2 * most) as i64 - most as i64;
-            }
-            1 if !self.here.is_empty() => {
-                let pod = self.chance.one_of(&self.here);
-                self.lose_node(pod);
-            }
-            _ => {
-                let up = |pod: &usize| matches!(self.pods[*pod].worker, Worker::Up(_));
-                let up: Vec<usize> = self.here.iter().copied().filter(up).collect();
-                if !up.is_empty() {
-                    let pod = self.chance.one_of(&up);
-                    self.crash(pod);
-                }
-            }
-        }
-    }
-
-    /// The worker dies: who had begun is told so, who had not keeps its place for the next.
-    fn crash(&mut self, pod: usize) {
-        self.ends.crashes += 1;
-        let Worker::Up(generation) = self.pods[pod].worker else { panic!("it is up") };
-        let here = &mut self.pods[pod];
-        here.worker = Worker::Down;
-        assert!(here.gate.lost(generation), "the loss of the worker that is there is news");
-        assert!(!here.gate.lost(generation), "and once only");
-        for request in std::mem::take(&mut here.running) {
-            let (proxied, place) = (self.asked[request].proxied, self.asked[request].place);
-            let here = &mut self.pods[pod];
-            here.released += 1;
-            here.reporter.leave(self.now, proxied);
-            assert!(here.gate.release(self.now).is_empty(), "lost: let go to a worker that has died");
-            let asked = &mut self.asked[request];
-            asked.tries += 1;
-            if asked.tries >= TRIES || self.chance.hits(50) {
-                self.end(request, End::Crashed);
-                continue;
-            }
-            asked.at = Where::Waiting(pod);
-            here.reporter.enter(self.now, proxied);
-            here.waiting.insert(request);
-            match here.gate.enter(self.now, request, place) {
-                Ok(Entered { grants, displaced }) => {
-                    assert!(grants.is_empty(), "lost: let go to a worker that has died");
-                    assert!(displaced.is_empty(), "who comes back takes nobody's place");
-                }
-                Err(refused) => {
-                    assert_eq!(refused, Refused::Full, "nobody has tried to start it since");
-                    here.waiting.remove(&request);
-                    here.reporter.leave(self.now, proxied);
-                    self.end(request, End::Full);
-                }
-            }
-        }
-        self.keep(pod);
-        self.pods[pod].check();
-        self.perhaps_gone(pod);
-        self.dispatch();
-    }
-
-    fn lose_node(&mut self, pod: usize) {
-        self.ends.nodes_lost += 1;
-        let here = &mut self.pods[pod];
-        here.phase = Phase::Lost;
-        self.here.retain(|other| *other != pod);
-        let here = &mut self.pods[pod];
-        let inside: Vec<Request> = here.running.iter().chain(&here.waiting).copied().collect();
-        for request in inside {
-            self.end(request, End::Broken);
-        }
-        self.reconcile();
-        self.publish(self.told.0);
-    }
-
-    // Pods.
-
-    fn reconcile(&mut self) {
-        let counts = |pod: &usize| matches!(self.pods[*pod].phase, Phase::Starting | Phase::Ready);
-        let mut alive: Vec<usize> = self.here.iter().copied().filter(counts).collect();
-        while alive.len() < self.replicas as usize {
-            let gate = Gate::new(self.nature.limit, self.nature.requests_max, self.nature.idle_timeout);
-            alive.push(self.pods.len());
-            self.here.push(self.pods.len());
-            self.pods.push(Pod::new(gate, self.now));
-            self.keepers.push(0);
-            let takes = if self.chance.hits(3) { 1200.0 } else { 1.0 + self.chance.exponential(8.0) };
-            self.after(takes, Event::PodReady(self.pods.len() - 1));
-        }
-        self.ends.peak = self.ends.peak.max(alive.len() as u64);
-        // Those that take no requests yet go first, then the newest.
-        alive.sort_by_key(|pod| (self.pods[*pod].phase == Phase::Starting, *pod));
-        while alive.len() > self.replicas as usize {
-            let pod = alive.pop().expect("there are more than wanted");
-            if self.pods[pod].phase == Phase::Starting {
-                self.go(pod);
-                continue;
-            }
-            self.pods[pod].phase = Phase::Leaving { since: self.now };
-            self.at(self.now + self.nature.propagation + SETTLE, Event::Settled(pod));
-        }
-    }
-
-    fn pod_ready(&mut self, pod: usize) {
-        if self.pods[pod].phase == Phase::Starting {
-            self.pods[pod].phase = Phase::Ready;
-            self.publish(self.told.0);
-            self.dispatch();
-        }
-    }
-
-    fn perhaps_gone(&mut self, pod: usize) {
-        let here = &self.pods[pod];
-        if let Phase::Leaving { since } = here.phase
-            && self.now >= since + self.nature.propagation + SETTLE
-            && here.inside() == 0
-        {
-            self.go(pod);
-        }
-    }
-
-    fn go(&mut self, pod: usize) {
-        self.pods[pod].phase = Phase::Gone;
-        self.here.retain(|other| *other != pod);
     }
 
     fn ready(&self) -> Vec<usize> {

@@ -2,6 +2,7 @@
 //!
 //! Every exchange on the connection finds it. Never touches the connection's bytes.
 
+use crate::net::peer_has_closed;
 use crate::policy::ConnectionAttributes;
 use crate::tls::Peer;
 use bytes::Bytes;
@@ -72,6 +73,8 @@ fn look_at(socket: RawFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(|refused| refused.into_parts().1)
 }
 
+/// How often a caller is looked after that cannot be watched.
+const CLOSED_LOOK: Duration = Duration::from_secs(2);
 const BUSY: u64 = u64::MAX;
 const UNKNOWN: u64 = u64::MAX;
 /// A head on http/1, and what came with it: the parser below us would keep 1 MiB of each caller's. HTTP/2 has a limit of
@@ -99,19 +102,25 @@ impl Facts {
         }
     }
 
-    /// Resolves when the kernel knows that the caller, or the network, has closed; reads nothing. False, at once, if that
-    /// cannot be watched. Only for an exchange of this connection, which keeps it open.
-    pub async fn hung_up(&self) -> bool {
-        let watched = self.socket.and_then(|socket| look_at(socket).ok());
-        let Some(watched) = watched else { return false };
-        while let Ok(mut ready) = watched.readable().await {
-            if ready.ready().is_read_closed() {
-                return true;
+    /// Resolves when the kernel knows that the caller, or the network, has closed; reads nothing. Only for an exchange of
+    /// this connection, which keeps it open.
+    pub async fn hung_up(&self) {
+        // Facts that were made without a connection have none that could close.
+        let Some(socket) = self.socket else { return std::future::pending().await };
+        if let Ok(watched) = look_at(socket) {
+            while let Ok(mut ready) = watched.readable().await {
+                if ready.ready().is_read_closed() {
+                    return;
+                }
+                // Bytes that nobody reads yet; the end is told when it comes.
+                ready.clear_ready();
             }
-            // Bytes that nobody reads yet; the end is told when it comes.
-            ready.clear_ready();
         }
-        false
+        // Nothing is left to watch it by: out of file descriptors.
+        // SAFETY: the connection is open as long as an exchange of it runs.
+        while !peer_has_closed(&unsafe { BorrowedFd::borrow_raw(socket) }) {
+            tokio::time::sleep(CLOSED_LOOK).await;
+        }
     }
 
     /// As policy sees the connection.

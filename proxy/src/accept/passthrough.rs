@@ -3,9 +3,10 @@
 //! Only where a redirect tells where that is, and only after policy, which sees no more than the connection, has agreed.
 
 use super::connection::Connection;
-use super::{Acceptor, Open, until};
+use super::{Acceptor, Open};
 use crate::ext_authz::client::Question;
 use crate::net::{connect_from, source_for};
+use crate::until::until;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -39,7 +39,7 @@ pub async fn follow(service: Arc<Service>, client: Option<Client>) {
                     service.replace(&listed(&mirror, port));
                 }
             };
-            client.follow(&what, || service.fraction(), told).await;
+            client.follow(&what, || service.chance.fraction(), told).await;
         }
         (Pods::Kubernetes { .. }, None) => {}
     }

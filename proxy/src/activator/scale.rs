@@ -129,11 +129,6 @@ impl Target for Woken {
 
     /// Whoever scales down decides that.
     async fn stop(&self) {}
-
-    /// The service itself tells admission when its last pod has gone.
-    async fn exited(&self) -> String {
-        std::future::pending().await
-    }
 }
 
 #[cfg(test)]

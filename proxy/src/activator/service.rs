@@ -6,14 +6,12 @@
 use super::throttle::{Census, Listed, Pick, Throttle, UNLIMITED};
 use super::way::Account;
 use crate::admission::{self, Admission, BANDS_MAX, QueueLimits};
+use crate::chance::Chance;
 use crate::config::activator as config;
 use crate::metrics::ActivatorMetrics;
-use crate::outbound::balancers::mix;
 use crate::outbound::origin::{Origin, Ourselves, Problem};
-use crate::tls::provider;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -30,7 +28,8 @@ pub struct Service {
     /// Pods that have to be asked whether they answer.
     doubts: Notify,
     origin: OnceLock<Arc<Origin>>,
-    chance: AtomicU64,
+    /// Without it, activators that start together would begin with the same pod, and be refused more often.
+    pub chance: Chance,
     /// Since when each pod that is listed has been.
     since: Mutex<Option<HashMap<SocketAddr, Duration>>>,
     metrics: OnceLock<ActivatorMetrics>,
@@ -61,10 +60,7 @@ impl Drop for Seat {
 
 impl Service {
     pub fn new(config: config::Service) -> Arc<Service> {
-        let mut seed = [0; 8];
-        // Without chance, activators that start together begin with the same pod, and are only refused more often.
-        let _ = provider().secure_random.fill(&mut seed);
-        let seed = u64::from_le_bytes(seed);
+        let chance = Chance::default();
         let limits = admission::Limits {
             concurrency: UNLIMITED,
             queue: QueueLimits {
@@ -77,13 +73,13 @@ impl Service {
             idle_timeout: None,
         };
         Arc::new(Service {
-            throttle: Mutex::new(Throttle::new(config.concurrency, seed as usize)),
+            throttle: Mutex::new(Throttle::new(config.concurrency, chance.next() as usize)),
             turn: Mutex::default(),
             admission: Admission::new(limits),
             changed: Notify::new(),
             doubts: Notify::new(),
             origin: OnceLock::new(),
-            chance: AtomicU64::new(seed),
+            chance,
             since: Mutex::default(),
             metrics: OnceLock::new(),
             account: Account::default(),
@@ -98,15 +94,6 @@ impl Service {
 
     pub fn now(&self) -> Duration {
         self.began.elapsed()
-    }
-
-    fn chance(&self) -> u64 {
-        mix(self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed))
-    }
-
-    /// From 0 to 1.
-    pub fn fraction(&self) -> f64 {
-        (self.chance() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// With whose certificate pods are met. Before anything is served.
@@ -161,7 +148,7 @@ impl Service {
     /// Each pod, whether it takes requests, and since when it is known; `None` before anybody has listed any.
     pub fn known(&self) -> Option<Vec<(SocketAddr, bool, Duration)>> {
         let since = self.since.lock().expect("nothing panics while it holds ages");
-        let ready = self.ready();
+        let ready: HashSet<SocketAddr> = self.ready().into_iter().collect();
         let ages = since.as_ref()?.iter();
         Some(ages.map(|(address, since)| (*address, ready.contains(address), *since)).collect())
     }
@@ -250,7 +237,7 @@ impl Service {
         loop {
             let changed = self.changed.notified();
             let now = self.now();
-            let picked = self.lock().pick(now, &mut || self.chance());
+            let picked = self.lock().pick(now, &mut || self.chance.next());
             let until = match picked {
                 Pick::Pod(address) => return Ok(Some(Seat { service: self.clone(), address })),
                 Pick::Nobody => {

@@ -112,12 +112,6 @@ impl Throttle {
         Census { ready: self.ready.len(), cold, in_flight, capacity: self.capacity() }
     }
 
-    /// Those that are listed, and whether they take requests.
-    pub fn listed(&self) -> Vec<(SocketAddr, bool)> {
-        let there = self.pods.iter().filter(|(_, pod)| pod.state != State::Gone);
-        there.map(|(address, pod)| (*address, pod.state == State::Ready)).collect()
-    }
-
     pub fn state(&self, address: SocketAddr) -> Option<State> {
         self.pods.get(&address).map(|pod| pod.state)
     }

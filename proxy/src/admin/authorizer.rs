@@ -60,14 +60,7 @@ impl Office {
     }
 
     fn metrics(&self) -> Reply {
-        self.metrics.verdicts.tell(&self.authenticator.memories());
-        if let Some(watched) = self.authenticator.watched() {
-            self.metrics.auth.watched(watched);
-        }
-        self.metrics.auth.tally(self.authenticator.tally());
-        if let Some(trail) = self.authenticator.trail() {
-            self.metrics.auth.trail(trail);
-        }
+        super::tell_auth(&self.metrics, &self.authenticator);
         Reply::metrics(self.metrics.expose(&Snapshot::default()))
     }
 

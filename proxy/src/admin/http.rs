@@ -50,8 +50,8 @@ impl Reply {
     }
 
     /// As it stands.
-    pub fn document(body: &[u8]) -> Self {
-        Reply::new(200, "application/json", String::from_utf8_lossy(body).into_owned())
+    pub fn document(body: Vec<u8>) -> Self {
+        Reply::new(200, "application/json", body)
     }
 
     /// As Knative's autoscaler wants its stats.

@@ -19,6 +19,7 @@ pub use probes::Prober;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::exchange::Exchange;
+use crate::metrics::Metrics;
 use crate::record::unix_now;
 use crate::server::Running;
 use crate::tls::{Identity, Status};
@@ -80,7 +81,19 @@ fn for_everybody(path: &str) -> bool {
 /// What verifiers of wristbands ask for.
 fn published(authenticator: &Authenticator, path: &str) -> Reply {
     let none = || Reply::text(404, "no wristband's issuer is here: /NAMESPACE/POLICY/RESPONSE/.well-known/…\n");
-    authenticator.published(path).map_or_else(none, |document| Reply::document(&document))
+    authenticator.published(path).map_or_else(none, |document| Reply::document(document.into()))
+}
+
+/// What metrics say of whoever knows callers.
+fn tell_auth(metrics: &Metrics, authenticator: &Authenticator) {
+    metrics.verdicts.tell(&authenticator.memories());
+    if let Some(watched) = authenticator.watched() {
+        metrics.auth.watched(watched);
+    }
+    metrics.auth.tally(authenticator.tally());
+    if let Some(trail) = authenticator.trail() {
+        metrics.auth.trail(trail);
+    }
 }
 
 impl Office {
@@ -148,19 +161,12 @@ impl Office {
 
     fn metrics(&self) -> Reply {
         let metrics = &self.exchange.journal.metrics;
-        metrics.verdicts.tell(&self.exchange.authenticator.memories());
+        tell_auth(metrics, &self.exchange.authenticator);
         if let Some((status, now)) = self.identity() {
             metrics.identity(&status, status.ready(now).is_ok());
         }
         if let Some(policies) = &self.exchange.policies {
             metrics.policy(policies);
-        }
-        if let Some(watched) = self.exchange.authenticator.watched() {
-            metrics.auth.watched(watched);
-        }
-        metrics.auth.tally(self.exchange.authenticator.tally());
-        if let Some(trail) = self.exchange.authenticator.trail() {
-            metrics.auth.trail(trail);
         }
         metrics.wake.tell(&self.exchange.admission.wake_stages());
         metrics.dropped(self.exchange.journal.lines.dropped());

@@ -44,8 +44,4 @@ impl Dropped {
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OUTCOMES.iter().zip(self.0).map(|((_, name), requests)| (*name, requests))
     }
-
-    pub fn sum(&self) -> u64 {
-        self.0.iter().sum()
-    }
 }

@@ -25,6 +25,7 @@ pub use wake::{Next, State, Wake};
 
 use crate::error::Error;
 use crate::scale::targets::Target;
+use crate::until::until;
 use gate::{BATCH, Gate, Grants};
 use pace::Pace;
 use permit::{Granted, Stay};
@@ -347,17 +348,11 @@ impl Admission {
         }
     }
 
-    async fn wait(&self, target: &dyn Target, until: Option<Duration>) {
+    async fn wait(&self, target: &dyn Target, moment: Option<Duration>) {
         let generation = self.lock().wake.awake();
-        let deadline = async {
-            match until {
-                Some(until) => tokio::time::sleep(until.saturating_sub(self.now())).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.changed.notified() => {}
-            () = deadline => {}
+            () = until(moment.map(|moment| (self.epoch + moment).into())) => {}
             reason = target.exited(), if generation.is_some() => {
                 tracing::error!(reason, "the worker ended by itself");
                 self.lost(generation.expect("checked by the guard"));

@@ -64,8 +64,7 @@ impl Starts {
     /// Seconds of each stage, over all successful starts.
     fn stages(&self) -> [(&'static str, f64); Stage::ALL.len()] {
         let past = self.past.lock().expect("nothing panics while it holds the past");
-        let mut place = 0..;
-        Stage::ALL.map(|stage| (stage.name(), past.stages[place.next().expect("it has no end")]))
+        std::array::from_fn(|at| (Stage::ALL[at].name(), past.stages[at]))
     }
 }
 

@@ -35,10 +35,7 @@ impl Config {
             })),
             "xfcc": self.xfcc.name(),
             "worker": self.worker().map(Worker::dump),
-            "forward": match &self.behind {
-                Behind::Forward(to) => Some(forward(to)),
-                Behind::Worker(_) | Behind::Pods(_) => None,
-            },
+            "forward": self.forward().map(forward),
             "activator": match &self.behind {
                 Behind::Pods(activator) => Some(activator.dump()),
                 Behind::Worker(_) | Behind::Forward(_) => None,

@@ -56,12 +56,7 @@ impl RawDrain {
 
 impl RawUpgrade {
     pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Upgrade {
-        let socket = base.join(&self.socket);
-        // sun_path is 108 bytes with its final NUL (unix(7)).
-        if socket.as_os_str().len() > 107 {
-            let words = format!("{} is longer than the 107 bytes a socket's path may have", socket.display());
-            p.add("upgrade.socket", words);
-        }
+        let socket = p.socket("upgrade.socket", base.join(&self.socket));
         // Two sidecars side by side cost little: as long as a long answer takes.
         Upgrade { socket, timeout: p.duration("upgrade.timeout", &self.timeout, Duration::from_secs(600)) }
     }

@@ -23,7 +23,7 @@ use super::worker::RawWorker;
 use super::{Behind, Config, Cost, Destination, Forward, Limits, Method};
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -111,6 +111,15 @@ impl Problems {
         default
     }
 
+    /// A socket's path that the system can take.
+    pub(super) fn socket(&mut self, path: &str, socket: PathBuf) -> PathBuf {
+        // sun_path is 108 bytes with its final NUL (unix(7)).
+        if socket.as_os_str().len() > 107 {
+            self.add(path, format!("{} is longer than the 107 bytes a socket's path may have", socket.display()));
+        }
+        socket
+    }
+
     /// A duration that may be nothing at all.
     pub(super) fn duration_or_none(&mut self, path: &str, given: &Option<Quantity>, default: Duration) -> Duration {
         match given.as_ref().map(Quantity::duration) {
@@ -186,7 +195,7 @@ impl Raw {
             policy: self.policy.map(|policy| policy.validate(base, p)),
             xfcc: inbound::xfcc(self.xfcc.as_deref(), p),
             device: self.device.map(|device| device.validate(base, p)),
-            kubernetes: kubernetes.clone(),
+            kubernetes,
             readiness: None,
             behind: behind(self.worker, self.forward, activator, base, p),
             queue,

@@ -74,15 +74,6 @@ impl Waking {
     }
 }
 
-/// A socket's path that the system can take.
-fn socket(path: &str, socket: PathBuf, p: &mut Problems) -> PathBuf {
-    // sun_path is 108 bytes with its final NUL (unix(7)).
-    if socket.as_os_str().len() > 107 {
-        p.add(path, format!("{} is longer than the 107 bytes a socket's path may have", socket.display()));
-    }
-    socket
-}
-
 impl RawWorker {
     pub(super) fn validate(self, base: &Path, p: &mut Problems) -> Worker {
         if self.models.is_empty() || self.models.iter().any(String::is_empty) {
@@ -106,8 +97,8 @@ impl RawWorker {
         // A minute of quiet is long against a cold start of less than a second, and short against a paid hour.
         let idle = ours.then_some(MINUTE);
         Worker {
-            socket: socket("worker.socket", base.join(&self.socket), p),
-            standby: control.map(|control| socket("worker.target.standby.control", control, p)),
+            socket: p.socket("worker.socket", base.join(&self.socket)),
+            standby: control.map(|control| p.socket("worker.target.standby.control", control)),
             models: self.models,
             concurrency: p.count("worker.concurrency", self.concurrency, 32),
             idle_timeout: p.optional("worker.idle_timeout", &self.idle_timeout, idle),

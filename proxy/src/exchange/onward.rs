@@ -35,13 +35,11 @@ impl Exchange {
         floor.charge_unread(&permitted.routed.head, bytes).await?;
         let (permit, trip, upstream) = self.seek(service, permitted.ticket, floor).await?;
         floor.record.tries = 1;
-        let at_once = match can_be_kept(&permitted.routed.head) {
-            true => Edit::Set(AT_ONCE, HeaderValue::from_static("1")),
-            false => Edit::Remove(AT_ONCE),
-        };
         let mut passage = self.passage(permitted, (permit, service.admission.clone(), upstream), floor);
         passage.edits.extend(activator.edits(service));
-        passage.edits.push(at_once);
+        if can_be_kept(&passage.head) {
+            passage.edits.push(Edit::Set(AT_ONCE, HeaderValue::from_static("1")));
+        }
         passage.trip = Some(trip);
         Ok((passage, &service.config.forward))
     }
@@ -83,9 +81,7 @@ impl Exchange {
         let mut trip = Trip::new(service.clone());
         loop {
             let permit = floor.unless_over(pin!(service.admission.admit(ticket))).await?;
-            floor.record.band = permit.place().class.band;
-            floor.record.waited(permit.waited);
-            floor.record.generation = permit.generation();
+            floor.record.admitted(&permit);
             let sought = floor.unless_over(pin!(trip.seek())).await?;
             if let Some(upstream) = sought {
                 floor.deadlines.dispatched();

@@ -3,6 +3,7 @@
 use crate::auth::revocations::{Watch, Whose};
 use crate::error::Error;
 use crate::record::unix_now;
+use crate::until::until;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,12 +37,6 @@ impl Rights {
 
     /// Waits until they have ended, and says how.
     pub async fn ended(&mut self) -> Error {
-        let expired = async {
-            match self.expires {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let revoked = async {
             match &mut self.watch {
                 Some(watch) => watch.revoked().await,
@@ -49,7 +44,7 @@ impl Rights {
             }
         };
         tokio::select! {
-            () = expired => Error::CredentialRefused { reason: "expired" },
+            () = until(self.expires) => Error::CredentialRefused { reason: "expired" },
             () = revoked => Error::CredentialRefused { reason: "revoked" },
         }
     }

@@ -10,7 +10,6 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
     timeouts: Timeouts,
-    arrived: Duration,
     /// When the worker was given it; `None` while it waits for its turn, again too.
     dispatched: Option<Duration>,
     /// When the answer last went on.
@@ -18,9 +17,9 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// A request's head is there.
-    pub fn start(timeouts: Timeouts, now: Duration) -> Clocks {
-        Clocks { timeouts, arrived: now, dispatched: None, written: None }
+    /// A request's head is there: from then on time is counted.
+    pub fn start(timeouts: Timeouts) -> Clocks {
+        Clocks { timeouts, dispatched: None, written: None }
     }
 
     /// It is its turn.
@@ -47,7 +46,7 @@ impl Clocks {
     pub fn due(&self) -> Option<(Duration, Clock)> {
         let Timeouts { total, first_byte, idle } = self.timeouts;
         let whole = if self.dispatched.is_some() { Clock::Total } else { Clock::TotalWaiting };
-        let total = total.map(|limit| (self.arrived + limit, whole));
+        let total = total.map(|limit| (limit, whole));
         let first = first_byte.zip(self.dispatched.filter(|_| self.written.is_none()));
         let first = first.map(|(limit, since)| (since + limit, Clock::FirstByte));
         let idle = idle.zip(self.written.or(self.dispatched)).map(|(limit, since)| (since + limit, Clock::Idle));
@@ -81,7 +80,7 @@ mod tests {
 
     /// A request whose turn is at `turn` and whose answer goes on at each of `writes`, the last of which is its end.
     fn run(timeouts: Timeouts, turn: u64, writes: &[u64]) -> Result<(), Clock> {
-        let mut clocks = Clocks::start(timeouts, ms(0));
+        let mut clocks = Clocks::start(timeouts);
         let reach = |clocks: &Clocks, at: u64| match clocks.due() {
             Some((due, clock)) if due <= ms(at) => Err(clock),
             _ => Ok(()),
@@ -123,7 +122,7 @@ mod tests {
 
     #[test]
     fn does_the_first_byte_wait_anew_after_a_worker_died() {
-        let mut clocks = Clocks::start(timeouts(0, 7, 0), ms(0));
+        let mut clocks = Clocks::start(timeouts(0, 7, 0));
         clocks.dispatched(ms(0));
         clocks.recalled();
         assert_eq!(clocks.due(), None);
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_ends_a_websocket() {
-        let mut clocks = Clocks::start(timeouts(10, 7, 5), ms(0));
+        let mut clocks = Clocks::start(timeouts(10, 7, 5));
         clocks.dispatched(ms(0));
         clocks.wrote(ms(1));
         clocks.upgraded();

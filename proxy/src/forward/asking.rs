@@ -3,12 +3,13 @@
 //! Never passes on what was only about the connection the request came on, but for an upgrade that we understand.
 
 use super::failure::error_of;
+use super::telling::cleanse;
 use super::{Handover, wire};
 use crate::error::Error;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use http::HeaderValue;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use pingora_core::protocols::http::ServerSession;
 
 impl Handover {
@@ -18,15 +19,10 @@ impl Handover {
         let head = &mut self.head;
         let protocol =
             head.headers.get(UPGRADE).filter(|protocol| caller.is_upgrade_req() && !is_h2c(protocol)).cloned();
-        if self.gauge.reads() {
-            head.headers.remove(ACCEPT_ENCODING);
-        }
         // By the caller's framing: its length, unless it sends chunks.
         let by_length = !head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH);
         let chunked = !bodiless && !by_length;
-        if !wire::cleanse_request(&mut head.headers) {
-            return Err(Error::invalid("a header that says how the request is to be passed on makes no sense"));
-        }
+        cleanse(&mut head.headers, self.gauge.reads())?;
         if let Some(protocol) = protocol {
             wire::set_upgrade(&mut head.headers, protocol);
         }
@@ -77,7 +73,7 @@ pub(super) fn take_what_is_there(
             frame(out, chunked, None, true);
             Ok(true)
         }
-        Some(Err(error)) => Err(error_of(&error.into_down(), false)),
+        Some(Err(error)) => Err(error_of(&error, false)),
         None => Ok(false),
     }
 }

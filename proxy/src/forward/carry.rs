@@ -4,27 +4,23 @@
 //! Keeps at most one piece of each direction. Never sends a request again of which a byte was written, and never reuses a
 //! connection on which an answer did not end as it said.
 
-use super::Handover;
 use super::asking::{frame, take_what_is_there};
 use super::failure::error_of;
 use super::pods::{Kept, is_refusal};
 use super::pool::{Link, Pool};
+use super::telling::{end, tell};
 use super::wire::{self, Answer, Body};
+use super::{Handover, WRITE_TIMEOUT};
 use crate::error::Error;
+use crate::until::until;
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
-use pingora_http::ResponseHeader;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// A side that takes nothing for so long will not: without an end, a server that reads nothing and a caller who reads
-/// nothing would wait for each other for ever.
-const WRITE_TIMEOUT: Duration = super::WRITE_TIMEOUT;
 
 /// After an upgrade, a server that was told that the caller has said all may go on for so long without a byte.
 const LAST_BYTES: Duration = Duration::from_secs(5);
@@ -165,18 +161,9 @@ impl Carriage<'_> {
         let Carriage { caller, handover, link, out, asked, head_sent, shut, .. } = self;
         // After the end of an upgraded connection's one side there is nothing to be heard from there.
         let (may_take, head_sent, shut) = ((out.is_empty() || *asked) && !*shut, *head_sent, *shut);
-        let limit = match out.is_empty() {
-            true if shut => Some(LAST_BYTES),
-            true => handover.timeouts.response,
-            false => Some(handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
-        };
-        let deadline = limit.map(|limit| self.moved + limit);
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
+        let writing = !out.is_empty();
+        let limit = if shut && !writing { Some(LAST_BYTES) } else { handover.timeouts.silence_max(writing) };
+        let late = until(limit.map(|limit| self.moved + limit));
         let moved = poll_fn(|cx| {
             link.poll_flush(cx);
             if let Poll::Ready(read) = link.poll_read(cx) {
@@ -192,7 +179,7 @@ impl Carriage<'_> {
             moved = moved => moved,
             // Once all was asked, this only tells that the caller has left; after a failed write, what comes is dropped.
             piece = caller.read_body_or_idle(false), if may_take => {
-                piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
+                piece.map(Next::Piece).map_err(|error| error_of(&error, head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
             overdue = handover.deadlines.overdue() => Err(overdue),
@@ -251,22 +238,13 @@ impl Carriage<'_> {
 
     /// The head of the answer for the caller; `None` for what it would not understand.
     fn head(&mut self, answer: Answer) -> Result<Option<HttpTask>, Error> {
-        let Answer { status, mut headers, body, keep } = answer;
+        let Answer { status, headers, body, keep } = answer;
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !self.caller.is_upgrade_req() {
             return Err(self.nonsense("it switches to a protocol nobody asked for"));
         }
         let version = self.caller.req_header().version;
-        let unframed = !switches && self.handover.head.method != Method::HEAD && !body.is_done();
-        if unframed && version == Version::HTTP_11 && !headers.contains_key(CONTENT_LENGTH) {
-            // An http/1.0 caller is told the end by the close of the connection, and HTTP/2 has its own frames.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut response = ResponseHeader::build_no_case(status, Some(headers.len() + 4)).map_err(|_| bad_head())?;
-        for (name, value) in &headers {
-            response.append_header(name, value.clone()).map_err(|_| bad_head())?;
-        }
-        self.handover.answered(&mut response);
+        let response = self.handover.head_for(version, (status, headers), switches || body.is_done())?;
         if status.is_informational() && !switches {
             return Ok((version == Version::HTTP_11).then(|| HttpTask::Header(Box::new(response), false)));
         }
@@ -290,7 +268,7 @@ impl Carriage<'_> {
                 true => HttpTask::UpgradedBody(Some(piece), false),
                 false => HttpTask::Body(Some(piece), false),
             }));
-            if self.handover.said_at.is_some() {
+            if self.handover.said {
                 // The last word was ours: what the server still says is not heard.
                 (said, self.keep) = (true, false);
                 break;
@@ -299,10 +277,8 @@ impl Carriage<'_> {
         if !said && !body.is_done() {
             return Ok(false);
         }
-        match tasks.last_mut() {
-            _ if ended_with_head => {}
-            Some(HttpTask::Body(_, end)) => *end = true,
-            _ => tasks.push(HttpTask::Body(None, true)),
+        if !ended_with_head {
+            end(tasks);
         }
         Ok(true)
     }
@@ -322,22 +298,14 @@ impl Carriage<'_> {
 
     async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Error> {
         self.head_sent |= self.body.is_some();
-        match tokio::time::timeout(WRITE_TIMEOUT, self.caller.response_duplex_vec(tasks)).await {
-            Ok(Ok(_)) => {
-                self.moved = Instant::now();
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => Err(Error::CallerLeft),
-        }
+        tell(self.caller, tasks).await?;
+        self.moved = Instant::now();
+        Ok(())
     }
 
     fn nonsense(&self, why: wire::Nonsense) -> Error {
         nonsense(why, self.head_sent)
     }
-}
-
-fn bad_head() -> Error {
-    nonsense("its head is none", false)
 }
 
 fn nonsense(why: wire::Nonsense, head_sent: bool) -> Error {

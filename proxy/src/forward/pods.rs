@@ -56,7 +56,7 @@ impl Upstream {
 }
 
 /// Whether all of a request can be kept while it is sent, so that it may ask to be refused at once. One of unknown length
-/// cannot promise that, nor one that pingora carries: those wait at the pod they came to.
+/// cannot promise that, nor one that goes as HTTP/2 or is to be upgraded: those wait at the pod they came to.
 pub fn can_be_kept(head: &Head) -> bool {
     if is_grpc(head) || head.headers.contains_key(UPGRADE) || head.headers.contains_key(TRANSFER_ENCODING) {
         return false;

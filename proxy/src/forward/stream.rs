@@ -6,24 +6,24 @@
 use super::Handover;
 use super::failure::error_of;
 use super::streams::{Lease, Streams};
+use super::telling::{cleanse, end, tell};
 use super::wire;
 use crate::error::Error;
+use crate::until::until;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio::time::Instant;
 
-const WRITE_TIMEOUT: Duration = super::WRITE_TIMEOUT;
 /// What comes together is passed on together, up to so many bytes.
 const GATHERED_MAX: usize = 64 << 10;
 
@@ -104,16 +104,11 @@ impl Handover {
         let authority = authority(caller);
         let mut head = std::mem::replace(&mut self.head, kept);
         let headers = &mut head.headers;
-        if self.gauge.reads() {
-            headers.remove(ACCEPT_ENCODING);
-        }
         if headers.contains_key(TRANSFER_ENCODING) {
             headers.remove(CONTENT_LENGTH);
         }
         let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-        if !wire::cleanse_request(headers) {
-            return Err(Error::invalid("a header that says how the request is to be passed on makes no sense"));
-        }
+        cleanse(headers, self.gauge.reads())?;
         // The one that HTTP/2 knows (RFC 9113 §8.2.2); gRPC servers look for it.
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -170,7 +165,7 @@ fn authority(caller: &ServerSession) -> Result<Authority, Error> {
 /// What of the body came with the head; `None` if nothing is there yet.
 fn first_piece(caller: &mut ServerSession) -> Result<Option<Option<Bytes>>, Error> {
     match caller.read_request_body().now_or_never() {
-        Some(piece) => piece.map(Some).map_err(|error| error_of(&error.into_down(), false)),
+        Some(piece) => piece.map(Some).map_err(|error| error_of(&error, false)),
         None => Ok(None),
     }
 }
@@ -209,17 +204,8 @@ impl Carriage<'_> {
     async fn next(&mut self) -> Result<Next, Error> {
         let Carriage { caller, handover, to, from, out, asked, head_sent, .. } = self;
         let (may_take, head_sent, asked) = (out.is_empty() || *asked, *head_sent, *asked);
-        let limit = match out.is_empty() {
-            true => handover.timeouts.response,
-            false => Some(handover.timeouts.response.map_or(WRITE_TIMEOUT, |limit| limit.min(WRITE_TIMEOUT))),
-        };
-        let deadline = limit.map(|limit| self.moved + limit);
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
+        let limit = handover.timeouts.silence_max(!out.is_empty());
+        let late = until(limit.map(|limit| self.moved + limit));
         let moved = poll_fn(|cx| {
             if let Poll::Ready(read) = from.poll(cx) {
                 return Poll::Ready(read.map_err(|error| fault(&error, head_sent)));
@@ -231,7 +217,7 @@ impl Carriage<'_> {
             moved = moved => moved,
             // Once all was asked, this only tells that the caller has left.
             piece = caller.read_body_or_idle(asked), if may_take => {
-                piece.map(Next::Piece).map_err(|error| error_of(&error.into_down(), head_sent))
+                piece.map(Next::Piece).map_err(|error| error_of(&error, head_sent))
             }
             () = late => Err(Error::UpstreamTimeout),
             overdue = handover.deadlines.overdue() => Err(overdue),
@@ -294,7 +280,7 @@ impl Carriage<'_> {
                 self.handover.passes(&mut piece)?;
                 tasks.extend(piece.map(|piece| HttpTask::Body(Some(piece), false)));
                 // The last word was ours: what the server still says is not heard.
-                let said = self.handover.said_at.is_some();
+                let said = self.handover.said;
                 if said {
                     end(tasks);
                 }
@@ -313,44 +299,17 @@ impl Carriage<'_> {
 
     /// The head of the answer for the caller.
     fn head(&mut self, parts: http::response::Parts, ended: bool) -> Result<ResponseHeader, Error> {
-        let nonsense = |_| Error::WorkerNonsense { reason: "its head is none".into() };
         let mut headers = parts.headers;
         wire::cleanse_answer(&mut headers);
-        let request = self.caller.req_header();
-        let framed = ended || request.method == Method::HEAD || headers.contains_key(CONTENT_LENGTH);
-        if !framed && request.version == Version::HTTP_11 {
-            // An http/1.0 caller is told the end by the close of the connection, and HTTP/2 has its own frames.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut response = ResponseHeader::build_no_case(parts.status, Some(headers.len() + 4)).map_err(nonsense)?;
-        let mut last: Option<HeaderName> = None;
-        for (name, value) in headers {
-            // Further lines of a header come without its name.
-            last = name.or(last);
-            if let Some(name) = &last {
-                response.append_header(name, value).map_err(nonsense)?;
-            }
-        }
-        self.handover.answered(&mut response);
-        Ok(response)
+        let version = self.caller.req_header().version;
+        self.handover.head_for(version, (parts.status, headers), ended)
     }
 
     async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Error> {
         self.head_sent |= matches!(self.from, Reading::Body(_));
-        match tokio::time::timeout(WRITE_TIMEOUT, self.caller.response_duplex_vec(tasks)).await {
-            Ok(Ok(_)) => {
-                self.moved = Instant::now();
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => Err(Error::CallerLeft),
-        }
-    }
-}
-
-fn end(tasks: &mut Vec<HttpTask>) {
-    match tasks.last_mut() {
-        Some(HttpTask::Body(_, end)) => *end = true,
-        _ => tasks.push(HttpTask::Body(None, true)),
+        tell(self.caller, tasks).await?;
+        self.moved = Instant::now();
+        Ok(())
     }
 }
 

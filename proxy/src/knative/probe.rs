@@ -47,8 +47,8 @@ impl Kind {
             }
             Some(value) => Some(Kind::Other(value.chars().take(64).collect())),
             None => {
-                let agent = text(USER_AGENT.as_str()).unwrap_or_default();
-                AGENTS.iter().any(|known| agent.starts_with(known)).then(|| Kind::Other(String::new()))
+                let agent = headers.get(USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
+                AGENTS.iter().any(|known| agent.starts_with(known.as_bytes())).then(|| Kind::Other(String::new()))
             }
         }
     }

@@ -37,7 +37,8 @@ pub struct Volume {
     pub mount: Value,
 }
 
-fn yaml(json: Json) -> Value {
+/// The same in the language of manifests.
+pub fn yaml(json: Json) -> Value {
     serde_yaml_ng::to_value(json).expect("JSON is YAML")
 }
 

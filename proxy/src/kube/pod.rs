@@ -127,9 +127,9 @@ fn worker(editor: &mut Editor<'_>, options: &Options) -> Result<(), String> {
     let Some(chosen) = chosen.cloned() else {
         return Err(format!("there is no container `{}` for the worker", container.unwrap_or_default()));
     };
-    let mount = serde_yaml_ng::to_value(json!({"name": WORKER_VOLUME, "mountPath": WORKER_FOLDER}));
+    let mount = parts::yaml(json!({"name": WORKER_VOLUME, "mountPath": WORKER_FOLDER}));
     let at = ["spec", "containers", name(&chosen)];
-    editor.add(&[&at[..], &["volumeMounts"]].concat(), At::Last, mount.expect("JSON is YAML"))?;
+    editor.add(&[&at[..], &["volumeMounts"]].concat(), At::Last, mount)?;
     let pods = editor.pod().get("spec").and_then(|spec| spec.get("securityContext")).cloned();
     for key in ["runAsUser", "runAsGroup"] {
         let own = chosen.get("securityContext").and_then(|context| context.get(key));
@@ -153,8 +153,7 @@ fn hold(editor: &mut Editor<'_>, options: &Options) -> Result<(), String> {
     if !options.hold_app {
         return Ok(());
     }
-    let hook = json!({"httpGet": {"path": "/wait-for-drain", "port": ADMIN_PORT}});
-    let hook = serde_yaml_ng::to_value(hook).expect("JSON is YAML");
+    let hook = parts::yaml(json!({"httpGet": {"path": "/wait-for-drain", "port": ADMIN_PORT}}));
     let free = |item: &&Value| item.get("lifecycle").and_then(|lifecycle| lifecycle.get("preStop")).is_none();
     let apps = items(editor.pod(), "containers").iter().filter(|item| name(item) != SIDECAR).filter(free);
     for app in apps.map(|item| name(item).to_owned()).collect::<Vec<_>>() {

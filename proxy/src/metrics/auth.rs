@@ -1,6 +1,6 @@
 //! What was decided about callers, and how looks at the folder of their policies went.
 
-use super::Ledger;
+use super::{Ledger, catch_up};
 use crate::auth::audit::Audit;
 use crate::auth::audit::trail::Trail;
 use crate::auth::authconfig::Index;
@@ -90,34 +90,32 @@ impl AuthMetrics {
     pub fn watched(&self, watched: &Watched<Index>) {
         self.generation.set(watched.generation() as i64);
         self.good.set(i64::from(watched.problems().is_empty()));
-        self.failures.inc_by(watched.failures().saturating_sub(self.failures.get()));
-        self.api_failures.inc_by(watched.outside_failures().saturating_sub(self.api_failures.get()));
+        catch_up(&self.failures, watched.failures());
+        catch_up(&self.api_failures, watched.outside_failures());
     }
 
     /// And of what policies and their evaluators were asked.
     pub fn tally(&self, tally: &Tally) {
-        // Only grows, as counters do.
-        let catch_up = |counter: IntCounter, now: u64| counter.inc_by(now.saturating_sub(counter.get()));
         let mut totals: BTreeMap<[String; 2], u64> = BTreeMap::new();
         tally.policies(|labels, count| {
             *totals.entry([labels[0].to_owned(), labels[1].to_owned()]).or_default() += count;
             if count > 0 {
-                catch_up(self.answers.with_label_values(&labels), count);
+                catch_up(&self.answers.with_label_values(&labels), count);
             }
         });
         for (labels, count) in totals {
-            catch_up(self.policies.with_label_values(&labels), count);
+            catch_up(&self.policies.with_label_values(&labels), count);
         }
         tally.evaluators(|labels, counts| {
             let now = [&counts.total, &counts.ignored, &counts.denied, &counts.cancelled];
             for (family, now) in self.evaluators.iter().zip(now) {
-                catch_up(family.with_label_values(&labels), now.load(Ordering::Relaxed));
+                catch_up(&family.with_label_values(&labels), now.load(Ordering::Relaxed));
             }
         });
     }
 
     /// And of the audit trail.
     pub fn trail(&self, trail: &Trail) {
-        self.audit_dropped.inc_by(trail.dropped().saturating_sub(self.audit_dropped.get()));
+        catch_up(&self.audit_dropped, trail.dropped());
     }
 }

@@ -3,7 +3,7 @@
 //! `band` is the place of a priority among those configured, the highest first; `outcome` is a word of the inference
 //! gateway's flow control.
 
-use super::{Ledger, WAIT_BUCKETS};
+use super::{Ledger, WAIT_BUCKETS, catch_up};
 use crate::admission::{BANDS_MAX, Snapshot};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use std::time::Duration;
@@ -59,8 +59,7 @@ impl QueueMetrics {
         self.cost.set(snapshot.cost as i64);
         self.capacity.set(snapshot.capacity.unwrap_or(0) as i64);
         for (outcome, requests) in snapshot.dropped.named() {
-            let counter = self.dropped.with_label_values(&[outcome]);
-            counter.inc_by(requests.saturating_sub(counter.get()));
+            catch_up(&self.dropped.with_label_values(&[outcome]), requests);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is remembered of others' answers about callers, by the name of the method or rule that asks.
 
-use super::Ledger;
+use super::{Ledger, catch_up};
 use crate::auth::methods::Memory;
 use crate::auth::verdicts::Counts;
 use prometheus::{IntCounterVec, IntGaugeVec};
@@ -44,11 +44,9 @@ impl VerdictMetrics {
             let results =
                 [("hit", counts.hits), ("miss", counts.misses), ("wait", counts.waits), ("failure", counts.failures)];
             for (result, value) in results {
-                let counter = self.questions.with_label_values(&[name, result]);
-                counter.inc_by(value.saturating_sub(counter.get()));
+                catch_up(&self.questions.with_label_values(&[name, result]), value);
             }
-            let evictions = self.evictions.with_label_values(&[name]);
-            evictions.inc_by(counts.evictions.saturating_sub(evictions.get()));
+            catch_up(&self.evictions.with_label_values(&[name]), counts.evictions);
             self.entries.with_label_values(&[name, "allow"]).set(counts.good as i64);
             self.entries.with_label_values(&[name, "deny"]).set(counts.bad as i64);
         }

@@ -3,7 +3,6 @@
 //! Each seat has its own pool. Never tells the application to close: that we drain is no business of its requests.
 
 use super::Outbound;
-use super::balancers::mix;
 use super::carry::carry;
 use super::cluster::Cluster;
 use super::detect::{BYTES, Opening, classify};
@@ -12,7 +11,9 @@ use super::opaque;
 use super::outlier::Outcome;
 use super::pool::Pool;
 use super::route::may_match;
+use crate::chance::Chance;
 use crate::config::outbound::Unknown;
+use crate::net;
 use futures_util::future::join_all;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,7 +21,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ pub struct Seat {
     pub outbound: Arc<Outbound>,
     pub pool: Pool,
     pub tracker: TaskTracker,
-    chance: AtomicU64,
+    chance: Chance,
 }
 
 /// How a request came here.
@@ -48,16 +48,13 @@ pub struct Via {
 
 impl Seat {
     pub fn new(outbound: Arc<Outbound>, tracker: TaskTracker) -> Arc<Seat> {
-        let mut seed = [0; 8];
-        // Without chance the choice of endpoints is only more regular.
-        let _ = crate::tls::provider().secure_random.fill(&mut seed);
         let pool = Pool::new(outbound.journal.clone());
-        Arc::new(Seat { outbound, pool, tracker, chance: AtomicU64::new(u64::from_le_bytes(seed)) })
+        Arc::new(Seat { outbound, pool, tracker, chance: Chance::default() })
     }
 
     /// A random number, good enough to spread load.
     pub fn chance(&self) -> u64 {
-        mix(self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed))
+        self.chance.next()
     }
 
     pub fn judge(&self, cluster: &Cluster, endpoint: &Endpoint, outcome: Outcome) {
@@ -76,20 +73,7 @@ impl Seat {
     }
 
     async fn accept(self: &Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
-            };
-            let (tcp, caller) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Mostly: out of file descriptors. Without the pause this loop would spin until one is free.
-                    tracing::warn!(%error, "a connection of the application could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
+        while let Some((tcp, caller)) = net::next(&listener, &mut stop, "the application").await {
             let Some(place) = self.outbound.connections.hold_below(self.outbound.config.connections_max) else {
                 tracing::warn!("outbound.connections_max is reached; a connection of the application is closed");
                 continue;

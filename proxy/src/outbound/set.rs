@@ -123,7 +123,8 @@ impl Tier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbound::balancers::{BALANCERS, mix};
+    use crate::chance::mix;
+    use crate::outbound::balancers::BALANCERS;
 
     fn endpoints(zones: &[Option<&str>]) -> Vec<Arc<Endpoint>> {
         let one = |(at, zone): (usize, &Option<&str>)| {

@@ -98,8 +98,8 @@ impl Told {
     }
 
     /// A start begins; what was said of another is forgotten.
-    pub fn begin(&self, at: Instant) {
-        *self.story() = Story { now: Some((Progress::of(Stage::Starting), at)), split: Split::new() };
+    pub fn begin(&self, stage: Stage, at: Instant) {
+        *self.story() = Story { now: Some((Progress::of(stage), at)), split: Split::new() };
     }
 
     /// It is there now.
@@ -157,7 +157,7 @@ mod tests {
     fn is_the_time_of_a_start_split_by_stage() {
         let (told, begin) = (Told::default(), Instant::now());
         let at = |millis| begin + Duration::from_millis(millis);
-        told.begin(at(0));
+        told.begin(Stage::Starting, at(0));
         assert_eq!(told.latest(), Some(Progress::of(Stage::Starting)));
         told.say(Progress { stage: Stage::Loading, share: Some(0.1) }, at(10));
         told.say(Progress { stage: Stage::Loading, share: Some(0.9) }, at(30));
@@ -167,7 +167,7 @@ mod tests {
         let millis: Vec<(Stage, u128)> = told.split().iter().map(|(stage, took)| (*stage, took.as_millis())).collect();
         assert_eq!(millis, [(Stage::Starting, 10), (Stage::Loading, 85), (Stage::Warming, 5)]);
         assert_eq!(told.latest(), None);
-        told.begin(at(200));
+        told.begin(Stage::Starting, at(200));
         assert!(told.split().is_empty());
     }
 

@@ -6,6 +6,7 @@ use super::door::App;
 use crate::config;
 use crate::exchange::Exchange;
 use crate::leaving::{Settle, Stage};
+use crate::until::until;
 use pingora_core::apps::HttpServerApp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,13 +130,5 @@ impl Drain<'_> {
         self.cut.send_replace(true);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.all_gone.recv()).await;
         Some(Instant::now())
-    }
-}
-
-/// Never, without a moment.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

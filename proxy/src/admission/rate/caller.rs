@@ -3,6 +3,7 @@
 //! A value that is absent is the empty one, shared by all who lack it: leaving a header out must free nobody of a limit.
 
 use crate::config::rate_limits::{Source, When};
+use crate::percent;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -44,25 +45,7 @@ impl Caller<'_> {
 
     /// The path with `%63` and `c` the same: a server behind may take both for one, so a limit must.
     pub fn decoded_path(&self) -> Cow<'_, str> {
-        if !self.path.contains('%') {
-            return self.path.into();
-        }
-        let hex = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
-        let bytes = self.path.as_bytes();
-        let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
-        while let Some(byte) = bytes.get(at) {
-            match (byte, hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) {
-                (b'%', Some(high), Some(low)) => {
-                    decoded.push((high * 16 + low) as u8);
-                    at += 3;
-                }
-                _ => {
-                    decoded.push(*byte);
-                    at += 1;
-                }
-            }
-        }
-        String::from_utf8_lossy(&decoded).into_owned().into()
+        percent::decoded(self.path)
     }
 }
 

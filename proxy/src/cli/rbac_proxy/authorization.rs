@@ -6,6 +6,7 @@
 use super::template::{Template, Values};
 use crate::auth::rules::Denied;
 use crate::auth::rules::access_review::{Action, Question, Resource};
+use crate::percent;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -298,22 +299,7 @@ fn verb(method: &str) -> Option<&'static str> {
 
 /// `application/x-www-form-urlencoded`, as Go reads queries.
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
-        match (bytes[at], hex.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent::decoded(&text.replace('+', " ")).into_owned()
 }
 
 fn malformed() -> Denied {

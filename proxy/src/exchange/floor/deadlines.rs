@@ -25,7 +25,7 @@ impl Deadlines {
     /// The head is there.
     pub fn start(timeouts: Timeouts) -> Deadlines {
         let any = timeouts != Timeouts::default();
-        let running = || Running { clocks: Clocks::start(timeouts, Duration::ZERO), began: Instant::now() };
+        let running = || Running { clocks: Clocks::start(timeouts), began: Instant::now() };
         Deadlines(any.then(running))
     }
 

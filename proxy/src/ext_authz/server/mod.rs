@@ -16,6 +16,7 @@ pub use check::Check;
 pub use methods::Methods;
 
 use crate::config::served::Served;
+use crate::net;
 use crate::record::{draw_id, unix_now};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -76,8 +77,6 @@ pub struct Desk {
     checks: Semaphore,
 }
 
-/// After an accept that failed: most causes (no file descriptors) pass by themselves.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Of a TLS handshake, and of the head of an HTTP/1 request.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A gateway that has gone without a word is noticed after this and half of it.
@@ -98,19 +97,7 @@ impl Desk {
         mut halted: watch::Receiver<bool>,
         tracker: &TaskTracker,
     ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = halted.wait_for(|halted| *halted) => return,
-            };
-            let tcp = match accepted {
-                Ok((tcp, _)) => tcp,
-                Err(error) => {
-                    tracing::warn!(%error, "a gateway's connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+        while let Some((tcp, _)) = net::next(&listener, &mut halted, "a gateway").await {
             let Ok(place) = self.connections.clone().try_acquire_owned() else {
                 tracing::warn!("ext_authz_server.connections_max is reached; a connection is closed");
                 continue;

@@ -2,7 +2,8 @@
 //! each endpoint (Karger 1997). With `overload_percent`, an endpoint far above the mean load is passed over (Mirrokni,
 //! Thorup, Zadimoghaddam 2017), so that one popular prompt does not bury one server. Never keeps a table of keys.
 
-use super::{Ask, Balancer, Settings, hash, mix};
+use super::{Ask, Balancer, Settings, hash};
+use crate::chance::mix;
 use crate::outbound::endpoint::Endpoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -8,6 +8,7 @@ mod peak_ewma;
 mod round_robin;
 
 use super::endpoint::Endpoint;
+use crate::chance::mix;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,13 +101,6 @@ impl TwoChoices {
         }
         Some((first, if ask.fresh(second) { second } else { first }))
     }
-}
-
-/// Mixes (splitmix64's finaliser), so that neighbours end up far apart.
-pub fn mix(mut value: u64) -> u64 {
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// FNV-1a, mixed: the same in every process, so that all callers agree where a key lives.

@@ -1,38 +1,34 @@
 //! Asks a sample of the pods for their statistics, at once; whoever does not answer is replaced by the next.
 
 use super::Pod;
+use crate::chance::Chance;
 use crate::fetch::{Client, FetchError, Trust};
-use crate::outbound::balancers::mix;
 use crate::scale::autoscale::sample;
 use crate::scale::stats::{Report, STAT_BYTES_MAX};
-use crate::tls::provider;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub struct Scraper {
     client: Client,
-    /// Where chance is.
-    chance: AtomicU64,
+    /// Without it the same pods would be asked each time, which is a worse sample.
+    chance: Chance,
 }
 
 impl Scraper {
     pub(super) fn new() -> Scraper {
-        let mut seed = [0; 8];
-        // Without chance the same pods would be asked each time, which is a worse sample and nothing else.
-        let _ = provider().secure_random.fill(&mut seed);
-        Scraper { client: Client::new(Trust::default()), chance: AtomicU64::new(u64::from_le_bytes(seed)) }
+        Scraper { client: Client::new(Trust::default()), chance: Chance::default() }
     }
 
     /// What all pods together have; `None`: too few answered. Pods younger than `window` are asked last.
     pub(super) async fn scrape(&self, pods: &[Pod], window: Duration) -> Option<Report> {
         let (old, young): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| pod.age >= window);
-        let order = sample::order(old, young, |below| (mix(self.chance.fetch_add(1, Relaxed)) % below as u64) as usize);
+        let order = sample::order(old, young, |below| (self.chance.next() % below as u64) as usize);
         let next = AtomicUsize::new(0);
         let askers = (0..sample::size(pods.len())).map(|_| async {
             while let Some(pod) = order.get(next.fetch_add(1, Relaxed)) {

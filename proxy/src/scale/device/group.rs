@@ -10,7 +10,6 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// Sidecars of one device.
@@ -29,7 +28,7 @@ pub struct Group {
     wait: Duration,
     /// The number in its file's name.
     id: usize,
-    own: Mutex<File>,
+    own: File,
 }
 
 fn member_path(folder: &Path, id: usize) -> PathBuf {
@@ -85,14 +84,10 @@ impl Group {
                 unsafe { libc::fcntl(own.as_raw_fd(), libc::F_SETFD, 0) };
                 write(&own, &Member { needs: config.needs, hold: Hold::Nothing, asked: false })?;
                 let (folder, memory, needs) = (config.group.clone(), config.memory, config.needs);
-                return Ok(Group { folder, memory, needs, wait: config.wait, id, own: Mutex::new(own) });
+                return Ok(Group { folder, memory, needs, wait: config.wait, id, own });
             }
         }
         Err(io::Error::other(format!("{MEMBERS_MAX} share it already")))
-    }
-
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     async fn locked(&self) -> io::Result<Locked> {
@@ -107,13 +102,11 @@ impl Group {
     }
 
     fn own(&self, _: &Locked) -> Member {
-        let own = self.own.lock().expect("nothing panics while it holds the file");
-        read(&own).unwrap_or(Member { needs: self.needs, hold: Hold::Nothing, asked: false })
+        read(&self.own).unwrap_or(Member { needs: self.needs, hold: Hold::Nothing, asked: false })
     }
 
     fn say(&self, _: &Locked, hold: Hold) -> io::Result<()> {
-        let own = self.own.lock().expect("nothing panics while it holds the file");
-        write(&own, &Member { needs: self.needs, hold, asked: false })
+        write(&self.own, &Member { needs: self.needs, hold, asked: false })
     }
 
     /// Those who live, besides us.
@@ -188,8 +181,8 @@ impl Group {
         self.tell(|_| Some(Hold::Nothing)).await;
     }
 
-    /// What has become of our part, given what was told of it, and looked at while nobody can change it; `None` if whoever changes it tells. Gives
-    /// whether another asks for it.
+    /// What has become of our part, given what was told of it, and looked at while nobody can change it; `None` if
+    /// whoever changes it tells. Gives whether another asks for it.
     pub async fn tell(&self, hold: impl FnOnce(Hold) -> Option<Hold>) -> bool {
         let told = async {
             let locked = self.locked().await?;

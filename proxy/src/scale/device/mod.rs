@@ -8,7 +8,7 @@ mod group;
 mod plan;
 
 pub use group::Group;
-pub use plan::{Hold, Member, Plan, plan};
+use plan::Hold;
 
 use super::progress::{Progress, Split, Stage, Told};
 use super::targets::Target;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How soon another's wish is seen, and how old what others see of us may be.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Milliseconds since 1970.
+/// Since 1970.
 pub type Clock = fn() -> Duration;
 
 /// A target that shares its device.
@@ -40,9 +40,7 @@ impl Shared {
 #[async_trait]
 impl Target for Shared {
     async fn start(&self) -> Result<(), String> {
-        let begin = Instant::now();
-        self.told.begin(begin);
-        self.told.say(Progress::of(Stage::Room), begin);
+        self.told.begin(Stage::Room, Instant::now());
         let taken = self.group.take((self.clock)().as_millis() as u64).await;
         self.told.end(Instant::now());
         taken?;
@@ -74,8 +72,6 @@ impl Target for Shared {
 
     fn split(&self) -> Split {
         let mut split = self.told.split();
-        // It began there and was said to be starting for no time at all.
-        split.retain(|(stage, _)| *stage == Stage::Room);
         split.extend(self.inner.split());
         split
     }

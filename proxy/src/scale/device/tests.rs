@@ -47,7 +47,7 @@ async fn ask(folder: &Path, all: &[Arc<Admission>], number: usize) {
         tokio::time::sleep(Duration::from_millis(5)).await;
         // They joined in order. Whoever writes may be in the middle of it.
         let text = std::fs::read(folder.join(format!("group/member-{number}"))).unwrap();
-        let told = serde_json::from_slice::<Member>(&text);
+        let told = serde_json::from_slice::<super::plan::Member>(&text);
         let last = unix_now().as_millis() as u64 - all[number].idle().unwrap_or_default().as_millis() as u64;
         if told.is_ok_and(|told| same(told.hold, Hold::Idle { since: last })) {
             return;

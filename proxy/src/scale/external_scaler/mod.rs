@@ -5,6 +5,7 @@
 //! decision itself, one for each pod, so that the HPA follows our windows and not its own. Never scales anything.
 
 use super::autoscaler::Seen;
+use crate::net;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use http::{Request as HttpRequest, Response as HttpResponse};
@@ -30,8 +31,6 @@ use tower::Service as _;
 const CONNECTIONS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 1000;
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
-/// After an accept that failed: most causes (no file descriptors) pass by themselves.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Who has gone without a word is noticed after this and half of it.
 const PING_PERIOD: Duration = Duration::from_secs(60);
 
@@ -152,19 +151,7 @@ impl Service<HttpRequest<Incoming>> for GrpcService {
 /// Answers until `halted`; then what is open ends.
 pub async fn serve(listener: TcpListener, board: Board, mut halted: watch::Receiver<bool>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = halted.wait_for(|halted| *halted) => return,
-        };
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
-            Err(error) => {
-                tracing::warn!(%error, "a connection for the external scaler could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((tcp, _)) = net::next(&listener, &mut halted, "KEDA").await {
         let Ok(place) = connections.clone().try_acquire_owned() else {
             tracing::warn!("{CONNECTIONS_MAX} connections ask the external scaler; one more is closed");
             continue;

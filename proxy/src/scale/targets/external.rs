@@ -53,9 +53,4 @@ impl Target for External {
     }
 
     async fn stop(&self) {}
-
-    /// Nobody tells; a broken connection does.
-    async fn exited(&self) -> String {
-        std::future::pending().await
-    }
 }

@@ -3,13 +3,13 @@
 //! From nothing to something and back, never between: how many pods there are beyond the first is an autoscaler's to say.
 //! When this sidecar ends, the pods stay.
 
-use super::Target;
 use super::external::Address;
+use super::{Target, within};
 use crate::kube::client::scale::Ref;
 use crate::kube::client::{ApiError, Client};
-use crate::scale::progress::{Progress, Split, Stage, Told};
+use crate::scale::progress::Told;
 use async_trait::async_trait;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Of the API, which has others to answer.
@@ -35,8 +35,9 @@ impl Kubernetes {
 
     async fn awake(&self) -> Result<(), String> {
         loop {
-            match self.scaled_up().await {
-                Ok(()) => break,
+            // What another scaled up meanwhile stays as it is.
+            match self.client.set_scale_from(&self.scaled, 0, self.replicas).await {
+                Ok(_) => break,
                 // Not allowed, or no such thing: asking again changes nothing.
                 Err(error) if error.code().is_some_and(|code| code < 500 && code != 429) => {
                     return Err(format!("{} cannot be scaled: {error}", self.scaled));
@@ -50,13 +51,7 @@ impl Kubernetes {
         while !self.address.connects().await {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.told.say(Progress::of(Stage::Warming), Instant::now());
         Ok(())
-    }
-
-    /// What another scaled up meanwhile stays as it is.
-    async fn scaled_up(&self) -> Result<(), ApiError> {
-        self.client.set_scale_from(&self.scaled, 0, self.replicas).await.map(drop)
     }
 
     /// To nothing, and until nothing is left.
@@ -72,10 +67,7 @@ impl Kubernetes {
 #[async_trait]
 impl Target for Kubernetes {
     async fn start(&self) -> Result<(), String> {
-        self.told.begin(Instant::now());
-        let awake = tokio::time::timeout(self.start_timeout, self.awake()).await;
-        self.told.end(Instant::now());
-        awake.unwrap_or_else(|_| {
+        within(&self.told, self.start_timeout, self.awake()).await.unwrap_or_else(|| {
             Err(format!("no pod of {} took a connection within {} s", self.scaled, self.start_timeout.as_secs()))
         })
     }
@@ -88,19 +80,10 @@ impl Target for Kubernetes {
         }
     }
 
-    /// Nobody tells; a broken connection does.
-    async fn exited(&self) -> String {
-        std::future::pending().await
-    }
-
     async fn leave(&self) {}
 
-    fn progress(&self) -> Option<Progress> {
-        self.told.latest()
-    }
-
-    fn split(&self) -> Split {
-        self.told.split()
+    fn told(&self) -> Option<&Told> {
+        Some(&self.told)
     }
 }
 

@@ -13,9 +13,10 @@ pub use standby::Standby;
 pub use vllm_sleep::{Level, VllmSleep};
 
 use super::device::{Clock, Group};
-use super::progress::{Progress, Split};
+use super::progress::{Progress, Split, Stage, Told};
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Names of all targets, sorted; each is a file of this folder.
 pub static TARGETS: &[&str] = &["external", "kubernetes", "process", "standby", "vllm_sleep"];
@@ -35,21 +36,36 @@ pub trait Target: Send + Sync {
         self.stop().await;
     }
 
-    /// Resolves when a started worker ends by itself, and says how.
-    async fn exited(&self) -> String;
+    /// Resolves when a started worker ends by itself, and says how. Where nobody tells, a broken connection does.
+    async fn exited(&self) -> String {
+        std::future::pending().await
+    }
+
+    /// What its starts say of themselves, if they do.
+    fn told(&self) -> Option<&Told> {
+        None
+    }
 
     /// Where the start under way stands; `None` if there is none, or it does not say.
     fn progress(&self) -> Option<Progress> {
-        None
+        self.told()?.latest()
     }
 
     /// How long each stage of the last start took; empty where nobody says.
     fn split(&self) -> Split {
-        Split::new()
+        self.told().map(Told::split).unwrap_or_default()
     }
 
     /// Those it shares a device with, who must be told how it is used.
     fn group(&self) -> Option<(Arc<Group>, Clock)> {
         None
     }
+}
+
+/// A whole start, told from its beginning to its end; `None` if it took longer than that.
+async fn within<T>(told: &Told, limit: Duration, start: impl Future<Output = T>) -> Option<T> {
+    told.begin(Stage::Starting, Instant::now());
+    let done = tokio::time::timeout(limit, start).await.ok();
+    told.end(Instant::now());
+    done
 }

@@ -1,8 +1,8 @@
 //! A worker that is a child process. It says `ready` or `failed <reason>` on its standard output, and before that how far
 //! it is.
 
-use super::Target;
-use crate::scale::progress::{Progress, Split, Told};
+use super::{Target, within};
+use crate::scale::progress::{Progress, Told};
 use crate::server::memory::huge_pages_again;
 use async_trait::async_trait;
 use std::process::{ExitStatus, Stdio};
@@ -118,18 +118,15 @@ impl Target for Process {
     async fn start(&self) -> Result<(), String> {
         // A worker whose connection broke may still be there: two must never share a socket.
         self.stop().await;
-        self.told.begin(Instant::now());
         let (mut running, stdout) = self.spawn()?;
-        let word = tokio::time::timeout(self.start_timeout, first_word(stdout, &self.told)).await;
-        self.told.end(Instant::now());
-        match word {
-            Ok(Ok(())) => {
+        match within(&self.told, self.start_timeout, first_word(stdout, &self.told)).await {
+            Some(Ok(())) => {
                 *self.running.lock().await = Some(running);
                 Ok(())
             }
-            Ok(Err(Some(reason))) => Err(reason),
-            Ok(Err(None)) => Err(end_of(&mut running.ended).await),
-            Err(_) => {
+            Some(Err(Some(reason))) => Err(reason),
+            Some(Err(None)) => Err(end_of(&mut running.ended).await),
+            None => {
                 drop(running.stop);
                 end_of(&mut running.ended).await;
                 Err(format!("the worker was not ready within {} s", self.start_timeout.as_secs()))
@@ -152,12 +149,8 @@ impl Target for Process {
         }
     }
 
-    fn progress(&self) -> Option<Progress> {
-        self.told.latest()
-    }
-
-    fn split(&self) -> Split {
-        self.told.split()
+    fn told(&self) -> Option<&Told> {
+        Some(&self.told)
     }
 }
 

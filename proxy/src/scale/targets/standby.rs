@@ -4,8 +4,8 @@
 //! `failed <reason>`, `ended <how>`, `asleep`. While it lives, the conversation that started it is kept: the parent ends
 //! an engine that nobody talks about.
 
-use super::Target;
-use crate::scale::progress::{Progress, Split, Told};
+use super::{Target, within};
+use crate::scale::progress::{Progress, Told};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -92,16 +92,13 @@ impl Target for Standby {
         if self.talk.lock().await.is_some() {
             self.stop().await;
         }
-        self.told.begin(Instant::now());
-        let started = tokio::time::timeout(self.start_timeout, self.started()).await;
-        self.told.end(Instant::now());
-        match started {
-            Ok(Ok(talk)) => {
+        match within(&self.told, self.start_timeout, self.started()).await {
+            Some(Ok(talk)) => {
                 *self.talk.lock().await = Some(talk);
                 Ok(())
             }
-            Ok(Err(why)) => Err(why),
-            Err(_) => {
+            Some(Err(why)) => Err(why),
+            None => {
                 self.stop().await;
                 let (control, seconds) = (self.control.display(), self.start_timeout.as_secs());
                 Err(format!("the worker was not ready within {seconds} s of asking at {control}"))
@@ -148,12 +145,8 @@ impl Target for Standby {
         }
     }
 
-    fn progress(&self) -> Option<Progress> {
-        self.told.latest()
-    }
-
-    fn split(&self) -> Split {
-        self.told.split()
+    fn told(&self) -> Option<&Told> {
+        Some(&self.told)
     }
 }
 

@@ -4,9 +4,9 @@
 //! only this sidecar should. Level 1 keeps the weights in the host's memory, level 2 drops them and reads them again. Never
 //! starts or ends the process: whoever runs it does.
 
-use super::Target;
+use super::{Target, within};
 use crate::fetch::{Client, Trust};
-use crate::scale::progress::{Progress, Split, Stage, Told};
+use crate::scale::progress::{Progress, Stage, Told};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -144,10 +144,8 @@ fn busy(metrics: &str) -> f64 {
 #[async_trait]
 impl Target for VllmSleep {
     async fn start(&self) -> Result<(), String> {
-        self.told.begin(Instant::now());
-        let awake = tokio::time::timeout(self.start_timeout, self.awake()).await;
-        self.told.end(Instant::now());
-        awake.unwrap_or_else(|_| Err(format!("vLLM was not awake within {} s", self.start_timeout.as_secs())))
+        let awake = within(&self.told, self.start_timeout, self.awake()).await;
+        awake.unwrap_or_else(|| Err(format!("vLLM was not awake within {} s", self.start_timeout.as_secs())))
     }
 
     async fn stop(&self) {
@@ -161,20 +159,11 @@ impl Target for VllmSleep {
         }
     }
 
-    /// Nobody tells; a broken connection does.
-    async fn exited(&self) -> String {
-        std::future::pending().await
-    }
-
     /// It is not ours: who comes after us finds it as it is.
     async fn leave(&self) {}
 
-    fn progress(&self) -> Option<Progress> {
-        self.told.latest()
-    }
-
-    fn split(&self) -> Split {
-        self.told.split()
+    fn told(&self) -> Option<&Told> {
+        Some(&self.told)
     }
 }
 
